@@ -1,0 +1,189 @@
+"""The kernel's mount interface, one function per system call.
+
+Names are the kernel's own, so that `mount_setattr(2)` and its kin are the
+documentation. Every function raises OSError with errno and the path it was
+about. glibc wraps none of these calls in Debian 12, so they go through
+syscall(2); the numbers are those of `asm-generic/unistd.h`, the same on every
+architecture for all calls added since Linux 5.1.
+"""
+
+import ctypes
+import os
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+
+MS_RDONLY = 0x01
+MS_NOSUID = 0x02
+MS_NODEV = 0x04
+MS_NOEXEC = 0x08
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+
+MNT_FORCE = 1
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+CLONE_NEWNS = 0x00020000
+
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
+_SYS_MOUNT_SETATTR = 442
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+
+class _MountAttr(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+def _fail(path: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, os.strerror(number), path)
+
+
+def open_tree(path: str, flags: int = OPEN_TREE_CLONE, dir_fd: int = AT_FDCWD) -> int:
+    """A descriptor of the tree at `path`; with OPEN_TREE_CLONE a detached copy of its mount."""
+    fd: int = _syscall(
+        _SYS_OPEN_TREE, dir_fd, os.fsencode(path), ctypes.c_uint(flags | OPEN_TREE_CLOEXEC)
+    )
+    if fd < 0:
+        raise _fail(path)
+    return fd
+
+
+def move_mount(fd: int, target: str, dir_fd: int = AT_FDCWD) -> None:
+    """Attach the mount `fd` at `target`."""
+    if _syscall(_SYS_MOVE_MOUNT, fd, b"", dir_fd, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH):
+        raise _fail(target)
+
+
+def mount_setattr(
+    path: str,
+    *,
+    set_: int = 0,
+    clear: int = 0,
+    propagation: int = 0,
+    userns_fd: int = 0,
+    dir_fd: int = AT_FDCWD,
+    recursive: bool = False,
+) -> None:
+    """Change the attributes of one mount, or with `recursive` of the tree below it.
+
+    An empty `path` means `dir_fd` itself, as with a detached tree.
+    """
+    attr = _MountAttr(set_, clear, propagation, userns_fd)
+    flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
+    if _syscall(
+        _SYS_MOUNT_SETATTR,
+        dir_fd,
+        os.fsencode(path),
+        ctypes.c_uint(flags),
+        ctypes.byref(attr),
+        ctypes.c_size_t(ctypes.sizeof(attr)),
+    ):
+        raise _fail(path)
+
+
+def fsopen(fstype: str) -> int:
+    """A context for a new superblock of `fstype`."""
+    fd: int = _syscall(_SYS_FSOPEN, fstype.encode(), FSOPEN_CLOEXEC)
+    if fd < 0:
+        raise _fail(fstype)
+    return fd
+
+
+def fsconfig(fd: int, command: int, key: str | None = None, value: str | None = None) -> None:
+    """Set one parameter of the context `fd`, or run `command` on it."""
+    if _syscall(
+        _SYS_FSCONFIG,
+        fd,
+        command,
+        None if key is None else key.encode(),
+        None if value is None else os.fsencode(value),
+        0,
+    ):
+        raise _fail(f"{key}={value}" if value is not None else key or "fsconfig")
+
+
+def fsmount(fd: int, attributes: int = 0) -> int:
+    """The context's file system as a detached mount with MOUNT_ATTR_* `attributes`."""
+    mount: int = _syscall(_SYS_FSMOUNT, fd, FSMOUNT_CLOEXEC, attributes)
+    if mount < 0:
+        raise _fail("fsmount")
+    return mount
+
+
+def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
+    """mount(2), for what the calls above cannot do on older kernels."""
+    if _libc.mount(
+        None if source is None else os.fsencode(source),
+        os.fsencode(target),
+        None if fstype is None else fstype.encode(),
+        ctypes.c_ulong(flags),
+        data.encode() or None,
+    ):
+        raise _fail(target)
+
+
+def umount2(target: str, flags: int = 0) -> None:
+    """Unmount the topmost mount at `target`; UMOUNT_NOFOLLOW is always set."""
+    if _libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW):
+        raise _fail(target)
+
+
+def renameat2(old: str, new: str, flags: int, *, dir_fd: int = AT_FDCWD) -> None:
+    """Rename below one directory; RENAME_EXCHANGE swaps the two atomically."""
+    if _libc.renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), ctypes.c_uint(flags)):
+        raise _fail(new)
+
+
+def setns(fd: int, kind: int = CLONE_NEWNS) -> None:
+    """Enter the namespace `fd`; for a mount namespace the caller must have one thread."""
+    if _libc.setns(fd, kind):
+        raise _fail("setns")
+
+
+def unshare(flags: int = CLONE_NEWNS) -> None:
+    """Leave the shared namespaces named by `flags`."""
+    if _libc.unshare(flags):
+        raise _fail("unshare")

@@ -1,0 +1,179 @@
+"""The values everything above phase 1 speaks in: frozen, comparable, without handles.
+
+Phase 1 has its own, lighter ones in `immud.early`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Mapping
+
+from immud.early.plan import Row
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class ManagerState(StrEnum):
+    """What `org.immud1.Manager.State` says of the whole."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    STOPPING = "stopping"
+    OFF = "off"
+
+
+class Severity(StrEnum):
+    """How much a problem matters: an error makes the state `degraded`, a notice does not."""
+
+    NOTICE = "notice"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something the person should know: a stable code for programs, a sentence for people."""
+
+    severity: Severity
+    code: str
+    text: str
+    data: Mapping[str, str] = field(default=NOTHING)
+
+
+@dataclass(frozen=True, slots=True)
+class MountFact:
+    """A mount immud is responsible for, as the kernel shows it now.
+
+    `state` is `mounted`, `missing` or `writable` (protected, but not read-only).
+    """
+
+    where: str
+    what: str
+    fstype: str
+    options: str
+    read_only: bool
+    state: str
+    unit: str = ""
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFact:
+    """A row of the layout as it is now.
+
+    `state` is `adopted`, `unadopted` (a directory with something in it), `bound`,
+    `mounted` (a file system of its own is there), `tmpfs` (/tmp of tmp.mount),
+    `foreign` (a link to somewhere else), `blocked` (fstab mounts something below
+    it) or `missing`.
+    """
+
+    path: str
+    target: str
+    state: str
+    kind: str
+
+
+class TombState(StrEnum):
+    """The life of a tomb, as on the bus."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+    UNLOCKING = "unlocking"
+    CHECKING = "checking"
+    OPEN = "open"
+    CLOSING = "closing"
+    LOST = "lost"
+    FAILED = "failed"
+    AMBIGUOUS = "ambiguous"
+
+
+@dataclass(frozen=True, slots=True)
+class TombConfig:
+    """A `[tomb.NAME]` table: which volume, which key, where it goes.
+
+    `uuid`, `label`, `partuuid` and `serial` all have to match where given; at
+    least one is. `key` is the path of a key file, or `ask`.
+    """
+
+    name: str
+    uuid: str = ""
+    label: str = ""
+    partuuid: str = ""
+    serial: str = ""
+    key: str = "ask"
+    mount: str = "/var/home"
+    options: tuple[str, ...] = ()
+    auto_open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration, checked: nothing in it contradicts anything else."""
+
+    usr: str = "/usr"
+    etc: str = "/etc"
+    var: str = "/var"
+    root_readonly: bool = True
+    wait: int = 10
+    rows: tuple[Row, ...] = ()
+    tombs: tuple[TombConfig, ...] = ()
+    log_level: str = "info"
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that keeps a volume from being unmounted, and how it does."""
+
+    pid: int
+    uid: int
+    command: str
+    unit: str
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class TombView:
+    """What the bus shows of one tomb. Empty strings for what is not there."""
+
+    name: str
+    state: TombState = TombState.ABSENT
+    uuid: str = ""
+    label: str = ""
+    device: str = ""
+    mapper: str = ""
+    mount_point: str = ""
+    auto_open: bool = True
+    last_error: str = ""
+
+
+class JobState(StrEnum):
+    """Where a job is; a finished one is gone from the bus, its result in JobRemoved."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class JobResult(StrEnum):
+    """How a job ended."""
+
+    NONE = ""
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """What the bus shows of one job. `progress` runs from 0.0 to 1.0, -1.0 where unknown."""
+
+    id: int
+    operation: str
+    object: str
+    state: JobState = JobState.QUEUED
+    progress: float = -1.0
+    started_by_uid: int = 0
+    result: JobResult = JobResult.NONE
+    error: str = ""
