@@ -27,7 +27,11 @@ class Row:
     __slots__ = ("path", "target", "kind", "mode", "inside")
 
     def __init__(
-        self, path: str, target: str, kind: str = "link", mode: int = 0o755,
+        self,
+        path: str,
+        target: str,
+        kind: str = "link",
+        mode: int = 0o755,
         inside: tuple[str, ...] = (),
     ) -> None:
         self.path = path
@@ -160,8 +164,13 @@ def decode(data: bytes) -> BootPlan:
             single[name] = fields[0]
     try:
         return BootPlan(
-            usr=single["usr"], etc=single["etc"], var=single["var"], rows=tuple(rows),
-            root=single["root"] == "ro", wait=int(single["wait"]), configs=tuple(configs),
+            usr=single["usr"],
+            etc=single["etc"],
+            var=single["var"],
+            rows=tuple(rows),
+            root=single["root"] == "ro",
+            wait=int(single["wait"]),
+            configs=tuple(configs),
         )
     except (KeyError, ValueError) as error:
         raise PlanError(f"the plan lacks a record: {error}") from error
