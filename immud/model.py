@@ -3,10 +3,10 @@
 Phase 1 has its own, lighter ones in `immud.early`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Mapping
 
 from immud.early.plan import Row
 

@@ -11,6 +11,7 @@ from zlib import crc32
 
 FORMAT = "immud-plan"
 VERSION = "1"
+PATH = "/etc/immud/boot.plan"
 
 
 class PlanError(ValueError):
@@ -24,7 +25,7 @@ class Row:
     (`var/home`, `../var/usrlocal`); `mode` is that of the directory it names.
     """
 
-    __slots__ = ("path", "target", "kind", "mode", "inside")
+    __slots__ = ("inside", "kind", "mode", "path", "target")
 
     def __init__(
         self,
@@ -72,7 +73,7 @@ class BootPlan:
     The path itself (`/usr`) means the tree that is already there.
     """
 
-    __slots__ = ("usr", "etc", "var", "rows", "root", "wait", "configs")
+    __slots__ = ("configs", "etc", "root", "rows", "usr", "var", "wait")
 
     def __init__(
         self,
