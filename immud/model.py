@@ -38,7 +38,7 @@ class Problem:
     severity: Severity
     code: str
     text: str
-    data: Mapping[str, str] = field(default=NOTHING)
+    data: Mapping[str, str] = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
