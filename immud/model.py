@@ -167,7 +167,10 @@ class JobResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """What the bus shows of one job. `progress` runs from 0.0 to 1.0, -1.0 where unknown."""
+    """What the bus shows of one job. `progress` runs from 0.0 to 1.0, -1.0 where unknown.
+
+    `error` is the sentence of one that failed or was cancelled, `error_name` its bus name.
+    """
 
     id: int
     operation: str
@@ -177,3 +180,4 @@ class JobView:
     started_by_uid: int = 0
     result: JobResult = JobResult.NONE
     error: str = ""
+    error_name: str = ""
