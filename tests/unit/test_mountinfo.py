@@ -55,7 +55,7 @@ def test_characters_splitlines_would_split_at() -> None:
 
 @pytest.mark.parametrize("line", ["1 2 3\n", "a b c d e f - g h i\n", "1 2 8:1 / / rw ext4 a rw\n"])
 def test_nonsense_is_refused(line: str) -> None:
-    with pytest.raises(ValueError, match="-|literal|int"):
+    with pytest.raises(ValueError, match=r"-|literal"):
         parse(line)
 
 
