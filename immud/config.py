@@ -1,0 +1,371 @@
+"""The configuration: files read, merged key by key, checked, and turned into a `Config`.
+
+Vendor defaults come first, then the administrator's file, then the drop-ins in the
+order of their names; a key given later wins. Everything is optional. All mistakes
+of all files are found in one pass, each with its file, line and key.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from immud import rules
+from immud.early.plan import Row
+from immud.errors import ConfigError
+from immud.layout import TABLES
+from immud.model import Config, TombConfig
+from immud.rules import Wrong, within
+from immud.toml import BARE, Key, parse
+
+VENDOR = "/usr/lib/immud/immud.toml"
+MAIN = "/etc/immud/immud.toml"
+DROPINS = "/etc/immud/immud.toml.d"
+
+Rule = Callable[[Any], Any]
+Place = tuple[str, int]
+
+TABLE_KEYS: Mapping[str, Mapping[str, Rule]] = {
+    "usr": {"source": rules.source},
+    "etc": {"source": rules.source},
+    "var": {"source": rules.source},
+    "root": {"readonly": rules.boolean},
+    "boot": {"wait": rules.seconds},
+    "log": {"level": rules.one_of(*rules.LOG_LEVELS)},
+    "layout": {"table": rules.one_of(*TABLES)},
+}
+TOMB_KEYS: Mapping[str, Rule] = {
+    "uuid": rules.uuid,
+    "label": rules.word,
+    "partuuid": rules.partuuid,
+    "serial": rules.word,
+    "key": rules.key,
+    "mount": rules.path,
+    "options": rules.options,
+    "auto_open": rules.boolean,
+}
+IDENTIFIERS = ("uuid", "label", "partuuid", "serial")
+
+
+def files(root: str = "/") -> Iterator[str]:
+    """The paths, seen from inside `root`, of the configuration files there are, in order."""
+    for path in (VENDOR, MAIN):
+        if os.path.lexists(os.path.join(root, path[1:])):
+            yield path
+    try:
+        names = sorted(os.listdir(os.path.join(root, DROPINS[1:])))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        if name.endswith(".toml") and not name.startswith("."):
+            yield f"{DROPINS}/{name}"
+
+
+def load(root: str = "/") -> Config:
+    """The configuration of the system in `root`. Raises the first ConfigError there is."""
+    config, errors = examine(root)
+    if errors:
+        raise errors[0]
+    return config
+
+
+def examine(root: str = "/") -> tuple[Config, tuple[ConfigError, ...]]:
+    """The configuration as far as it makes sense, and everything that is wrong with it."""
+    merge = _Merge()
+    contents: list[tuple[str, bytes]] = []
+    try:
+        for path in files(root):
+            shown = os.path.join(root, path[1:])
+            try:
+                with open(shown, "rb") as file:
+                    contents.append((path, file.read()))
+                merge.add(shown, *parse(contents[-1][1], shown))
+            except OSError as error:
+                text = f"can't be read: {error.strerror}; make it a readable file or remove it"
+                merge.errors.append(ConfigError(text, file=shown))
+            except ConfigError as error:
+                merge.errors.append(error)
+    except OSError as error:
+        text = f"can't be listed: {error.strerror}; make it a readable directory"
+        merge.errors.append(ConfigError(text, file=os.path.join(root, DROPINS[1:])))
+    config = merge.config(tuple(contents))
+    order = [os.path.join(root, path[1:]) for path, _ in contents]
+    return config, tuple(
+        sorted(
+            merge.errors,
+            key=lambda error: (error.file in order and order.index(error.file), error.line),
+        )
+    )
+
+
+def dotted(key: Key) -> str:
+    """The key as TOML would spell it."""
+    parts = (str(part) for part in key)
+    return ".".join(p if BARE.fullmatch(p) else f'"{p}"' for p in parts)
+
+
+def _suggest(name: str, known: tuple[str, ...]) -> str:
+    """What would have been accepted in place of `name`."""
+    # Costs 3 ms, and only a mistake needs it.
+    from difflib import get_close_matches  # noqa: PLC0415
+
+    close = get_close_matches(name, known, n=1)
+    return f'did you mean "{close[0]}"?' if close else "known are " + ", ".join(known)
+
+
+class _Merge:
+    """The files merged so far: the checked value of each key, and where it was given."""
+
+    def __init__(self) -> None:
+        self.values: dict[Key, Any] = {}
+        self.places: dict[Key, Place] = {}
+        self.errors: list[ConfigError] = []
+        self.rows: dict[str, dict[str, Any] | None] = {}
+        self.tombs: dict[str, dict[str, Any]] = {}
+
+    # --- one file ---------------------------------------------------------------
+
+    def add(self, file: str, values: Mapping[str, Any], lines: Mapping[Key, int]) -> None:
+        """Merge one file over what is there."""
+        for key in lines:
+            self.places[key] = (file, lines[key])
+        for table, content in values.items():
+            if table not in (*TABLE_KEYS, "links", "tomb"):
+                known = (*TABLE_KEYS, "links", "tomb")
+                self.wrong((table,), "unknown table; " + _suggest(table, known))
+            elif not isinstance(content, dict):
+                kind = rules.kind_of(content)
+                self.wrong((table,), f"is {kind}; it has to be a table: write [{table}]")
+            elif table == "links":
+                for path, row in content.items():
+                    self.row(path, row)
+            elif table == "tomb":
+                for name, tomb in content.items():
+                    self.tomb(name, tomb)
+            else:
+                self.values.update(
+                    ((table, name), value)
+                    for name, value in self.checked((table,), content, TABLE_KEYS[table])
+                )
+
+    def checked(
+        self, table: Key, content: Mapping[str, Any], known: Mapping[str, Rule]
+    ) -> Iterator[tuple[str, Any]]:
+        """The pairs of a table that are known and right; the others are errors."""
+        for name, value in content.items():
+            key = (*table, name)
+            if name not in known:
+                self.wrong(key, "unknown key; " + _suggest(name, tuple(known)))
+                continue
+            try:
+                yield name, known[name](value)
+            except Wrong as error:
+                self.wrong(key, str(error))
+
+    def row(self, path: str, content: Any) -> None:
+        """A row as one file has it: a target, `false`, or a table of single keys."""
+        key = ("links", path)
+        try:
+            rules.row_path(path)
+        except Wrong as error:
+            self.wrong(key, str(error))
+            return
+        rule: dict[str, Rule] = {
+            "target": lambda value: rules.target(path, value),
+            "kind": rules.one_of(*rules.KINDS),
+            "mode": rules.mode,
+        }
+        if content is False:
+            self.rows[path] = None
+        elif isinstance(content, str):
+            try:
+                self.rows[path] = {"target": rule["target"](content)}
+            except Wrong as error:
+                self.wrong(key, str(error))
+        elif isinstance(content, dict):
+            row = self.rows.get(path) or {}
+            self.rows[path] = row | dict(self.checked(key, content, rule))
+        else:
+            kind = "true" if content is True else rules.kind_of(content)
+            wanted = "a target, a table of target, kind and mode, or false to drop it"
+            self.wrong(key, f"is {kind}; it has to be {wanted}")
+
+    def tomb(self, name: str, content: Any) -> None:
+        """A `[tomb.NAME]` table as one file has it."""
+        key = ("tomb", name)
+        try:
+            if not isinstance(content, dict):
+                kind = rules.kind_of(content)
+                raise Wrong(f"is {kind}; tombs have names: write [tomb.home], and keys below it")
+            rules.tomb_name(name)
+        except Wrong as error:
+            self.wrong(key, str(error))
+            return
+        self.tombs.setdefault(name, {}).update(self.checked(key, content, TOMB_KEYS))
+
+    def wrong(self, key: Key, text: str) -> None:
+        file, line = self.places.get(key, ("", 0))
+        self.errors.append(ConfigError(text, file=file, line=line, key=dotted(key)))
+
+    # --- the whole --------------------------------------------------------------
+
+    def config(self, contents: tuple[tuple[str, bytes], ...]) -> Config:
+        """Everything merged, its contradictions noted among the errors."""
+        rows = self.merged_rows()
+        tombs = tuple(TombConfig(name, **keys) for name, keys in self.tombs.items())
+        self.compare_rows(rows)
+        self.compare_tombs(tombs, rows)
+        self.compare_sources(rows)
+        defaults = Config()
+        get = self.values.get
+        return Config(
+            usr=get(("usr", "source"), defaults.usr),
+            etc=get(("etc", "source"), defaults.etc),
+            var=get(("var", "source"), defaults.var),
+            root_readonly=get(("root", "readonly"), defaults.root_readonly),
+            wait=get(("boot", "wait"), defaults.wait),
+            rows=rows,
+            tombs=tombs,
+            log_level=get(("log", "level"), defaults.log_level),
+            files=contents,
+        )
+
+    def merged_rows(self) -> tuple[Row, ...]:
+        """The chosen table with the configured rows over it, checked one by one."""
+        builtin = {
+            row.path: row for row in TABLES[self.values.get(("layout", "table"), "silverblue")]
+        }
+        merged: list[Row] = []
+        for path in dict.fromkeys((*builtin, *self.rows)):
+            change = self.rows.get(path, {})
+            if change is None:
+                continue
+            base = builtin.get(path)
+            if base is None and "target" not in change:
+                text = f'has no target; give it one, such as target = "/var{path}"'
+                self.wrong(("links", path), text)
+                continue
+            row = base or Row(path, "")
+            made = Row(
+                path,
+                change.get("target", row.target),
+                change.get("kind", row.kind),
+                change.get("mode", row.mode),
+                row.inside,
+            )
+            # Silverblue's /media and /tmp lead elsewhere, and may go on doing so.
+            if base is None or made.target != base.target:
+                try:
+                    rules.below_var(made.directory)
+                except Wrong as error:
+                    self.wrong(self.given("links", path, "target"), str(error))
+                    continue
+            merged.append(made)
+        return tuple(merged)
+
+    def given(self, *key: str) -> Key:
+        """The longest part of `key` that a file contains."""
+        length = len(key)
+        while length > 1 and key[:length] not in self.places:
+            length -= 1
+        return key[:length]
+
+    def compare_rows(self, rows: tuple[Row, ...]) -> None:
+        """No row is inside another, and no two lead to one directory."""
+        for at, row in enumerate(rows):
+            for other in rows[:at]:
+                late, early = (row, other) if row.path in self.rows else (other, row)
+                key = self.given("links", late.path)
+                if within(row.path, other.path) or within(other.path, row.path):
+                    self.wrong(key, f"and {early.path} are one inside the other; drop one of them")
+                elif within(row.directory, other.directory) or within(
+                    other.directory, row.directory
+                ):
+                    self.wrong(
+                        self.given("links", late.path, "target"),
+                        f"leads to {late.directory}, and {early.path} to {early.directory}; "
+                        "give each a directory of its own",
+                    )
+
+    def compare_tombs(self, tombs: tuple[TombConfig, ...], rows: tuple[Row, ...]) -> None:
+        """Each tomb can be recognised, and each has a place of its own below /var."""
+        for at, tomb in enumerate(tombs):
+            given = any(("tomb", tomb.name, name) in self.places for name in IDENTIFIERS)
+            table = dotted(("tomb", tomb.name, ""))[:-2]
+            if not given and not any(error.key.startswith(table) for error in self.errors):
+                names = ", ".join(IDENTIFIERS[:-1])
+                text = f"nothing says which volume it is; give it {names} or {IDENTIFIERS[-1]}"
+                self.wrong(("tomb", tomb.name), text)
+            mount = self.given("tomb", tomb.name, "mount")
+            try:
+                rules.below_var(tomb.mount)
+            except Wrong as error:
+                self.wrong(mount, str(error))
+                continue
+            for row in rows:
+                if row.directory != tomb.mount and within(row.directory, tomb.mount):
+                    self.wrong(
+                        mount,
+                        f"{tomb.mount} would hide {row.directory}, where "
+                        f"{row.path} leads; mount it elsewhere below /var",
+                    )
+            for other in tombs[:at]:
+                if tomb.mount == other.mount:
+                    self.wrong(
+                        mount,
+                        f"{tomb.mount} is where tomb {other.name} goes already; "
+                        "give each a directory of its own",
+                    )
+                elif within(tomb.mount, other.mount) or within(other.mount, tomb.mount):
+                    self.wrong(
+                        mount,
+                        f"{tomb.mount} and {other.mount} of tomb {other.name} are "
+                        "one inside the other; give each a directory of its own",
+                    )
+                if tomb.uuid and tomb.uuid == other.uuid:
+                    self.wrong(
+                        ("tomb", tomb.name, "uuid"), f"is the volume of tomb {other.name} already"
+                    )
+
+    def compare_sources(self, rows: tuple[Row, ...]) -> None:
+        """No source is hidden by what immud puts in its way, or is another's."""
+        sources = {
+            name: self.values.get((name, "source"), f"/{name}") for name in ("usr", "etc", "var")
+        }
+        for at, (name, source) in enumerate(sources.items()):
+            if source == f"/{name}":
+                continue
+            for cover in ("/usr", "/etc", "/var"):
+                covered = cover != "/var" or sources["var"] != "/var" or source == "/var"
+                if covered and within(source, cover):
+                    self.wrong(
+                        (name, "source"),
+                        f'is "{source}", inside {cover}, which something '
+                        "else is put over; it has to be elsewhere",
+                    )
+            for row in rows:
+                if within(source, row.path):
+                    real = row.directory + source.removeprefix(row.path)
+                    self.wrong(
+                        (name, "source"),
+                        f'is "{source}", behind the link at {row.path}; write "{real}"',
+                    )
+            for other in list(sources)[:at]:
+                if _overlap(source, sources[other]) and sources[other] != f"/{other}":
+                    self.wrong(
+                        (name, "source"),
+                        f'is "{source}", and {other}.source is '
+                        f'"{sources[other]}": one inside the other; give each its own',
+                    )
+
+
+def _overlap(one: str, two: str) -> bool:
+    """Do two sources name one tree, or a tree and a part of it?"""
+
+    def split(source: str) -> tuple[str, str]:
+        if source.startswith("/"):
+            return "", source
+        device, _, path = source.partition(":")
+        return device, path or "/"
+
+    (device, path), (other_device, other_path) = split(one), split(two)
+    return device == other_device and (within(path, other_path) or within(other_path, path))
