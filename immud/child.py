@@ -1,0 +1,94 @@
+"""Calls that may block, or must enter another namespace, made in a forked child of ours.
+
+A system call on a dying drive can sleep in the kernel for as long as it likes;
+here it takes a child with it and not the daemon. The child has one thread, as
+setns(2) demands, runs one plain function and hands back one plain value.
+"""
+
+import asyncio
+import marshal
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from immud.errors import ImmudError
+from immud.run import Exit, Reader
+
+
+class ChildTimeout(ImmudError):
+    """The kernel did not finish a call in time."""
+
+
+def _fork() -> tuple[int, int]:
+    """(pid, reading end) in the parent, (0, writing end) in the child, deaf to our signals."""
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    # A signal between fork and reset would be told to the parent through the loop's own socket.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        os.close(reading)
+    else:
+        os.close(writing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid, writing if pid == 0 else reading
+
+
+def _perform(writing: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
+    try:
+        answer: tuple[str, Any] = ("value", function(*arguments))
+    except OSError as error:
+        answer = ("errno", (error.errno or 0, error.strerror or "", error.filename or ""))
+    except ImmudError as error:
+        answer = ("error", str(error))
+    except Exception as error:
+        answer = ("defect", f"{type(error).__name__}: {error}")
+    data = marshal.dumps(answer)
+    while data:
+        data = data[os.write(writing, data) :]
+    return 0
+
+
+async def in_child(function: Callable[..., Any], *arguments: Any, timeout: float = 30.0) -> Any:
+    """`function(*arguments)` in a child; its value must be one marshal knows.
+
+    OSError and ImmudError arrive as themselves. Raises ChildTimeout after
+    `timeout` seconds; then, and when cancelled, the child is killed and, should
+    it sleep in the kernel, left to be collected when it wakes up.
+    """
+    pid, end = _fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = _perform(end, function, arguments)
+        finally:
+            os._exit(status)
+    exited, reader = Exit(pid), Reader(end, limit=1 << 24)
+    try:
+        async with asyncio.timeout(timeout):
+            await reader.ended()
+            await exited.wait()
+    except TimeoutError:
+        await exited.end(grace=0)
+        raise ChildTimeout(f"The kernel did not finish within {timeout:g} seconds.") from None
+    except asyncio.CancelledError:
+        await exited.end(grace=0)
+        raise
+    finally:
+        reader.close()
+    return _answer(reader.kept, function)
+
+
+def _answer(data: bytes, function: Callable[..., Any]) -> Any:
+    kind, value = marshal.loads(data) if data else ("defect", "killed")  # noqa: S302 - our child's
+    if kind == "value":
+        return value
+    if kind == "errno":
+        raise OSError(*value)
+    if kind == "error":
+        raise ImmudError(value)
+    raise RuntimeError(f"{function.__qualname__} in a child: {value}")
