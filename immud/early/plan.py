@@ -64,6 +64,11 @@ class Row:
                 parts.append(part)
         return "/".join(parts)
 
+    @property
+    def directories(self) -> tuple[str, ...]:
+        """That directory and the ones expected inside it."""
+        return (self.directory, *(f"{self.directory}/{name}" for name in self.inside))
+
 
 class BootPlan:
     """What the next boot is to achieve.

@@ -1,0 +1,87 @@
+"""Taking /usr, /etc and /var from elsewhere: built and proved first, refused in time.
+
+A source that is missing, unmarked or cannot run this machine is replaced by the
+tree on the disk, with an error that says so; the target `immud-sources.target`
+then fails, and with it what asked to be held back.
+"""
+
+import os
+from collections.abc import Callable
+
+from immud.early import kernel, pid1, sources
+from immud.early.execute import Trees
+from immud.early.steps import Problem, Step
+
+# Its presence says that a directory is meant to be this machine's /etc or /var,
+# and not the empty mount point of a drive that is not there.
+MARKER = ".immud"
+SOURCES_OK = "/run/immud/sources.ok"
+
+Then = Callable[[list[Problem]], list[Problem]]
+
+
+def settle(
+    steps: tuple[Step, ...], trees: Trees, wait: int
+) -> tuple[tuple[Step, ...], list[Problem], Then]:
+    """Build what comes from elsewhere, or put the tree on the disk in its place.
+
+    Returns the steps to perform, what was refused, and what is to be done with
+    PID 1 once they are.
+    """
+    from immud.early.main import LAUNCHER  # noqa: PLC0415 - it imports this module
+
+    problems: list[Problem] = []
+    settled: list[Step] = []
+    moved: set[str] = set()
+    for step in steps:
+        here = step.target in ("/usr", "/etc", "/var") and step.source != step.target
+        if step.op != "attach" or not here:
+            settled.append(step)
+            continue
+        why = _build(step, trees, LAUNCHER, wait)
+        if not why:
+            settled.append(step)
+            moved.add(step.target)
+            continue
+        trees.drop(step)
+        settled.append(Step("attach", step.target, step.target, readonly=step.readonly))
+        code = "usr-refused" if step.target == "/usr" else "source-missing"
+        text = f"{step.target} is the one on the disk, not {step.source}: {why}"
+        problems.append(("error", code, text, (("path", step.target), ("source", step.source))))
+    before = sources.systemd_of("/usr") if "/usr" in moved else None
+
+    def then(failed: list[Problem]) -> list[Problem]:
+        held = [*problems, *(p for p in failed if p[1] == "mount-failed")]
+        if not any(code in ("source-missing", "mount-failed") for _, code, _, _ in held):
+            os.makedirs(os.path.dirname(SOURCES_OK), exist_ok=True)
+            os.close(os.open(SOURCES_OK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        if before and sources.systemd_of("/usr") != before:
+            return pid1.call("reexec", LAUNCHER, wait)
+        if "/etc" in moved:
+            return pid1.call("reload", LAUNCHER, wait)
+        return []
+
+    return tuple(settled), problems, then
+
+
+def _build(step: Step, trees: Trees, launcher: str, wait: int) -> str:
+    """Why `step`'s source cannot be used, or the empty string with its tree built."""
+    try:
+        trees.build(step)
+        fd = trees.fd(step)
+        if fd is None:  # mount(2) alone: nothing detached to look into
+            return "" if os.path.isdir(step.source) else "this kernel cannot mount it aside"
+        if step.target == "/usr":
+            probe = kernel.open_tree("", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, fd)
+            try:
+                return sources.probe_usr(probe, launcher, wait)
+            finally:
+                os.close(probe)
+        os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))
+    except FileNotFoundError as error:
+        if error.filename == MARKER:
+            return f"it holds no {MARKER} file; 'immud enable --seed' prepares it"
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""

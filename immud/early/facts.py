@@ -1,0 +1,86 @@
+"""The facts of this boot, in /run/immud: written once by phase 1, read by everybody else.
+
+That the file exists means that phase 1 has run to its end in this boot; the
+next start of the service then only verifies. A crash before that line leaves
+no facts, and the next start goes on from what it observes.
+"""
+
+import os
+
+from immud.early.plan import records, unescape
+from immud.early.steps import Link, Problem
+
+DIRECTORY = "/run/immud"
+PATH = DIRECTORY + "/facts"
+
+
+class Facts:
+    """What phase 1 found and did.
+
+    `layout` is `done`, `partial` (some step failed) or `off`; `plan` says where
+    the plan came from: `compiled`, `fresh` (the configuration had changed),
+    `last-good` (and is wrong), `usr-only` (there was none) or `none`. `mounts`
+    are (path, mount id, `ro`|`rw`, source); `times` CLOCK_MONOTONIC microseconds.
+    """
+
+    __slots__ = ("layout", "links", "mounts", "plan", "problems", "times")
+
+    def __init__(
+        self,
+        *,
+        layout: str = "off",
+        plan: str = "none",
+        mounts: tuple[tuple[str, int, str, str], ...] = (),
+        links: tuple[Link, ...] = (),
+        problems: tuple[Problem, ...] = (),
+        times: tuple[tuple[str, int], ...] = (),
+    ) -> None:
+        self.layout = layout
+        self.plan = plan
+        self.mounts = mounts
+        self.links = links
+        self.problems = problems
+        self.times = times
+
+
+def write(facts: Facts, path: str = PATH) -> None:
+    """Publish the facts, all at once."""
+    lines: list[tuple[str, ...]] = [("layout", facts.layout), ("plan", facts.plan)]
+    lines += [("mount", where, str(number), how, what) for where, number, how, what in facts.mounts]
+    lines += [("link", *link) for link in facts.links]
+    lines += [
+        ("problem", severity, code, text, *(part for pair in data for part in pair))
+        for severity, code, text, data in facts.problems
+    ]
+    lines += [("time", name, str(usec)) for name, usec in facts.times]
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(records(lines))
+    os.rename(path + ".new", path)
+
+
+def read(path: str = PATH) -> Facts | None:
+    """The facts of this boot, or None where phase 1 has not come to its end."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")[:-1]
+    except FileNotFoundError:
+        return None
+    facts = Facts()
+    for line in lines:
+        name, *fields = map(unescape, line.split("\t"))
+        if name == "layout":
+            facts.layout = fields[0]
+        elif name == "plan":
+            facts.plan = fields[0]
+        elif name == "mount":
+            facts.mounts += ((fields[0], int(fields[1]), fields[2], fields[3]),)
+        elif name == "link":
+            facts.links += ((fields[0], fields[1], fields[2], fields[3]),)
+        elif name == "problem":
+            severity, code, text, *rest = fields
+            data = tuple(zip(rest[::2], rest[1::2], strict=True))
+            facts.problems += ((severity, code, text, data),)
+        elif name == "time":
+            facts.times += ((fields[0], int(fields[1])),)
+    return facts

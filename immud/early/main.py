@@ -1,0 +1,190 @@
+"""Phase 1: from unit start to READY=1, then phase 2 in the same process.
+
+Run by `/usr/lib/immud/daemon`, also as `daemon serve` (phase 2), `daemon probe`
+(inside another /usr, before it is trusted) and `daemon reconcile` (the missing
+steps again, asked for over D-Bus).
+
+Whatever happens here, READY=1 is sent and the machine goes on booting.
+"""
+
+import os
+import sys
+from time import clock_gettime_ns
+
+from immud.early import execute, facts, mountinfo, notify, plan, steps
+from immud.early.observe import observe
+
+LAUNCHER = "/usr/lib/immud/daemon"
+PYTHON = "/usr/bin/python3"
+CONFIG = ("/usr/lib/immud/immud.toml", "/etc/immud/immud.toml")
+DROPINS = "/etc/immud/immud.toml.d"
+
+_MONOTONIC = 1
+_BASE = ("/usr", "/etc", "/var")
+
+
+def main() -> None:
+    """Dispatch on the launcher's one argument."""
+    mode = sys.argv[1] if len(sys.argv) > 1 else "boot"
+    if mode == "boot":
+        boot()
+    elif mode == "reconcile":
+        made = lay_out(("swap",))
+        facts.write(made)
+        sys.exit(0 if made.layout == "done" else 1)
+    elif mode == "pid1":
+        from immud.early import pid1  # noqa: PLC0415
+
+        pid1.main()
+    elif mode == "probe":
+        from immud.early import sources  # noqa: PLC0415
+
+        sys.exit(sources.check_usr())
+    else:
+        from immud.daemon import main as serve  # noqa: PLC0415 - phase 2
+
+        serve()
+
+
+def boot() -> None:
+    """Lay the system out once a boot, say READY=1 and become phase 2."""
+    made = facts.read()
+    if made is None:
+        started = now()
+        try:
+            made = facts.Facts() if switched_off() else lay_out()
+        except Exception as error:
+            text = f"the layout was left out: {type(error).__name__}: {error}"
+            made = facts.Facts(layout="partial", problems=(("error", "phase1-failed", text, ()),))
+            sys.excepthook(*sys.exc_info())
+        made.times = (("Phase1Start", started), *made.times, ("Phase1Done", now()))
+        try:
+            facts.write(made)
+        except OSError as error:
+            announce((("error", "facts-unwritable", f"/run/immud: {error}", ()),))
+        announce(made.problems)
+    notify.ready(f"Layout {made.layout}; taking over")
+    os.execv(PYTHON, [PYTHON, "-I", "-S", "-E", LAUNCHER, "serve"])
+
+
+def now() -> int:
+    """CLOCK_MONOTONIC in microseconds, as systemd's own timestamps."""
+    return clock_gettime_ns(_MONOTONIC) // 1000
+
+
+def switched_off() -> bool:
+    """Whether the kernel command line says `immud=off`; in a container, its init's does."""
+    init = "/proc/1/cmdline" if os.path.exists("/run/systemd/container") else "/proc/cmdline"
+    with open(init, encoding="utf-8", errors="replace") as file:
+        return "immud=off" in file.read().replace("\0", " ").split()
+
+
+def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
+    """Perform what is missing of the plan, steps of the kinds in `leave_out` excepted."""
+    wanted, origin, problems = load()
+    trees = execute.Trees(legacy=is_legacy())
+    found = steps.resolve(wanted, observe(wanted))
+    todo = tuple(step for step in found.steps if step.op not in leave_out)
+    if any(step.op == "attach" and step.source != step.target for step in todo):
+        from immud.early import elsewhere  # noqa: PLC0415 - only where a source is elsewhere
+
+        todo, refused, then = elsewhere.settle(todo, trees, wanted.wait)
+    else:
+        refused, then = [], None
+    failed = execute.perform(todo, trees)
+    if then:
+        failed += then(failed)
+    problems += [*refused, *failed, *found.problems]
+    return facts.Facts(
+        layout="partial" if any(p[0] == "error" for p in problems) else "done",
+        plan=origin,
+        mounts=ours(wanted, found.links),
+        links=found.links,
+        problems=tuple(problems),
+    )
+
+
+def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
+    """The plan to use, where it came from, and what is to be said about that."""
+    try:
+        with open(plan.PATH, "rb") as file:
+            compiled = plan.decode(file.read())
+    except (OSError, ValueError) as error:
+        compiled = None
+        broken = f"{plan.PATH}: {error}"
+    if compiled and compiled.configs == configs():
+        return compiled, "compiled", []
+    try:
+        from immud.compile import compile_now  # noqa: PLC0415 - the configuration has changed
+
+        fresh = compile_now()
+    except Exception as error:
+        said: tuple[tuple[str, str], ...] = (("error", str(error)),)
+        if compiled:
+            text = f"{error}; the layout is the one of the last 'immud enable'"
+            return compiled, "last-good", [("error", "config-invalid", text, said)]
+        text = f"{error}; there is no usable plan either ({broken}), so only /usr is protected"
+        return (
+            plan.BootPlan(root=False), "usr-only", [("error", "config-invalid", text, said)]
+        )  # fmt: skip
+    if compiled:
+        return fresh, "fresh", []
+    text = f"{broken}; compiled from the configuration instead, run 'immud enable' to mend it"
+    return fresh, "fresh", [("warning", "plan-missing", text, ())]
+
+
+def configs() -> tuple[tuple[str, bytes], ...]:
+    """Every configuration file there is, and its bytes, in the order they are read."""
+    try:
+        names = sorted(name for name in os.listdir(DROPINS) if name.endswith(".toml"))
+    except OSError:
+        names = []
+    found = []
+    for path in (*CONFIG, *(f"{DROPINS}/{name}" for name in names)):
+        try:
+            with open(path, "rb") as file:
+                found.append((path, file.read()))
+        except OSError:
+            continue
+    return tuple(found)
+
+
+def is_legacy() -> bool:
+    """Whether the kernel is older than mount_setattr(2), or is to be treated so (a test)."""
+    major, minor = os.uname().release.split(".")[:2]
+    return "IMMUD_LEGACY" in os.environ or (int(major), int(minor.split("-")[0])) < (5, 12)
+
+
+def ours(
+    wanted: plan.BootPlan, links: tuple[steps.Link, ...]
+) -> tuple[tuple[str, int, str, str], ...]:
+    """The mounts immud answers for, as the kernel shows them now."""
+    entries = mountinfo.read()
+    where = {"/usr": wanted.usr, "/etc": wanted.etc, "/var": wanted.var}
+    if wanted.root:
+        where["/"] = "/"
+    for path, target, state, _ in links:
+        if state == "unadopted":
+            where[path] = path
+        elif state == "bound":
+            where[path] = target
+    found = []
+    for path, source in where.items():
+        if entry := mountinfo.top(entries, path):
+            readonly = path in ("/", "/usr")
+            found.append((path, entry.id, "ro" if readonly else "rw", source))
+    return tuple(found)
+
+
+def announce(problems: tuple[steps.Problem, ...]) -> None:
+    """Say problems in the journal (stderr is connected to it), and errors on the console."""
+    level = {"error": 3, "warning": 4, "notice": 5}
+    for severity, code, text, _ in problems:
+        sys.stderr.write(f"<{level[severity]}>{text} [{code}]\n")
+        if severity == "error":
+            try:
+                fd = os.open("/dev/console", os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+                os.write(fd, f"immud: {text}\r\n".encode(errors="backslashreplace"))
+                os.close(fd)
+            except OSError:
+                pass  # no console: the journal and the bus have it

@@ -1,0 +1,86 @@
+"""Mount namespaces that were there before: the attribute has to be brought to them.
+
+A mount put in place propagates to namespaces that are slaves of the host's; an
+attribute set on one mount never does (mount_setattr(2)). What started before
+immud with a namespace of its own would keep a writable / for as long as it runs.
+"""
+
+import os
+
+from immud.early import kernel, mountinfo
+
+
+def others() -> list[str]:
+    """One process of every mount namespace but our own, as /proc paths of the namespaces."""
+    seen = {os.readlink("/proc/self/ns/mnt")}
+    found = []
+    for pid in os.listdir("/proc"):
+        if not pid.isdigit():
+            continue
+        path = f"/proc/{pid}/ns/mnt"
+        try:
+            name = os.readlink(path)
+        except OSError:
+            continue  # it has ended, which is fine
+        if name not in seen:
+            seen.add(name)
+            found.append(path)
+    return found
+
+
+def follow(legacy: bool = False) -> None:
+    """Set / read-only in every other mount namespace that shows the same / writable.
+
+    Where /etc or /var did not arrive (a private namespace), / is left alone, or
+    its service could not write to them any more.
+    """
+    root = os.stat("/")
+    for path in others():
+        pid = os.fork()
+        if pid == 0:
+            # setns(2) needs a process with one thread: this one has no other.
+            try:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                kernel.setns(fd)
+                _follow_here(root, legacy)
+            except OSError:
+                os._exit(1)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+
+def _follow_here(root: os.stat_result, legacy: bool) -> None:
+    here = os.stat("/")
+    if (here.st_dev, here.st_ino) != (root.st_dev, root.st_ino):
+        return
+    if os.statvfs("/").f_flag & os.ST_RDONLY:
+        return
+    entries = mountinfo.read()
+    if not all(mountinfo.top(entries, path) for path in ("/etc", "/var")):
+        return
+    if legacy:
+        kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY)
+    else:
+        kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
+
+
+def writers() -> tuple[str, ...]:
+    """Processes with a file open for writing through the mount at /, as `name[pid] path`.
+
+    fdinfo names the mount a descriptor was opened through (proc_pid_fdinfo(5)).
+    """
+    root = mountinfo.top(mountinfo.read(), "/")
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            for number in os.listdir(f"/proc/{pid}/fdinfo"):
+                with open(f"/proc/{pid}/fdinfo/{number}", encoding="utf-8") as file:
+                    info = dict(line.split(":", 1) for line in file if ":" in line)
+                writable = int(info["flags"], 8) & os.O_ACCMODE
+                if writable and root and int(info.get("mnt_id", 0)) == root.id:
+                    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                        name = file.read().strip()
+                    found.append(f"{name}[{pid}] {os.readlink(f'/proc/{pid}/fd/{number}')}")
+        except (OSError, KeyError, ValueError):
+            continue  # it has ended, or the descriptor is closed
+    return tuple(found)

@@ -1,0 +1,111 @@
+"""What phase 1 looks at before it decides: one pass of lstat, mountinfo and fstab.
+
+Everything the planner needs and nothing else, as plain values, so that
+`steps.resolve` stays pure and `immud plan` sees exactly what boot will see.
+"""
+
+import os
+
+from immud.early import mountinfo
+from immud.early.plan import BootPlan, unescape
+
+FSTAB = "/etc/fstab"
+
+# Where systemd looks for a unit that local-fs.target wants, most important first.
+_UNIT_DIRS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system")
+
+
+class Observed:
+    """The machine as it is.
+
+    `paths` maps a path to what is there: `absent`, `link`, `empty` (a directory
+    without entries), `directory` or `other`, with the link's content. `placed`
+    holds those of /usr, /etc and /var that show their configured source already.
+    """
+
+    __slots__ = ("fstab", "mounts", "paths", "placed", "tmp_mount")
+
+    def __init__(
+        self,
+        *,
+        mounts: tuple[mountinfo.MountEntry, ...] = (),
+        paths: dict[str, tuple[str, str]] | None = None,
+        fstab: tuple[str, ...] = (),
+        placed: frozenset[str] = frozenset(),
+        tmp_mount: bool = False,
+    ) -> None:
+        self.mounts = mounts
+        self.paths = paths or {}
+        self.fstab = fstab
+        self.placed = placed
+        self.tmp_mount = tmp_mount
+
+
+def observe(plan: BootPlan, root: str = "") -> Observed:
+    """Look at the machine, or at the tree below `root`, for everything `plan` is about."""
+    wanted = {path for row in plan.rows for path in (row.path, *row.directories)}
+    return Observed(
+        mounts=mountinfo.read(),
+        paths={path: look(root + path) for path in wanted},
+        fstab=fstab_targets(root + FSTAB),
+        placed=frozenset(
+            where
+            for where, source in (("/usr", plan.usr), ("/etc", plan.etc), ("/var", plan.var))
+            if source != where and _shows(root + where, source)
+        ),
+        tmp_mount=_wants_tmp_mount(root),
+    )
+
+
+def look(path: str) -> tuple[str, str]:
+    """What is at `path`, and a link's content."""
+    try:
+        return "link", os.readlink(path)
+    except FileNotFoundError:
+        return "absent", ""
+    except OSError:  # EINVAL: not a link; ENOTDIR, EACCES, EIO: nothing we may touch
+        pass
+    try:
+        with os.scandir(path) as entries:
+            return ("directory" if next(entries, None) else "empty"), ""
+    except OSError:
+        return "other", ""
+
+
+def fstab_targets(path: str = FSTAB) -> tuple[str, ...]:
+    """The mount points fstab names, in its order; none where there is no fstab."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        return ()
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    return tuple(
+        unescape(field[1]).rstrip("/") or "/"
+        for field in fields
+        if len(field) > 1 and field[1].startswith("/")
+    )
+
+
+def _shows(where: str, source: str) -> bool:
+    """Whether `where` is the directory `source`, or a mount of the file or device it names."""
+    if source.startswith("/"):
+        try:
+            if os.path.samefile(where, source):
+                return True
+        except OSError:
+            return False
+    from immud.early import sources  # noqa: PLC0415 - only where a source is elsewhere
+
+    return sources.is_mounted(where, source)
+
+
+def _wants_tmp_mount(root: str) -> bool:
+    """Whether the system makes /tmp a tmpfs of its own: tmp.mount enabled and not masked."""
+    for base in _UNIT_DIRS:
+        kind, content = look(f"{root}{base}/tmp.mount")
+        if kind == "link" and content == "/dev/null":
+            return False
+        if look(f"{root}{base}/local-fs.target.wants/tmp.mount")[0] != "absent":
+            return True
+    return False

@@ -1,0 +1,74 @@
+"""Telling PID 1 that its ground has moved: in a short-lived child, over its private socket.
+
+pystemd brings lxml and holds the interpreter's lock while it waits, so it never
+enters this process. The bus is not up yet.
+"""
+
+import os
+import select
+import sys
+
+from immud.early.steps import Problem
+
+_DEFAULT_TARGET = b"default.target"
+
+
+def call(what: str, launcher: str, seconds: int) -> list[Problem]:
+    """Run `tell(what)` in a child for at most `seconds`; what went wrong, if anything."""
+    command = ["python3", "-I", "-S", "-E", launcher, "pid1", what]
+    try:
+        pid = os.posix_spawn("/usr/bin/python3", command, os.environ)
+    except OSError as error:
+        return [_problem(what, str(error))]
+    pidfd = os.pidfd_open(pid)
+    ready, _, _ = select.select([pidfd], [], [], seconds)
+    os.close(pidfd)
+    if not ready:
+        os.kill(pid, 9)
+    _, status = os.waitpid(pid, 0)
+    if ready and status == 0:
+        return []
+    return [_problem(what, "it failed" if ready else f"it took more than {seconds} s")]
+
+
+def _problem(what: str, why: str) -> Problem:
+    text = f"PID 1 was asked to {what} and did not: {why}; reboot, or run 'systemctl daemon-{what}'"
+    return ("error", f"pid1-{what}", text, ())
+
+
+def tell(what: str) -> None:
+    """Reload or re-execute PID 1, then queue what the new /etc adds to this boot.
+
+    A reload reads new units but starts none; asking for the default target
+    again does, as initrd-parse-etc.service has it after switching to a new /etc.
+    """
+    from contextlib import suppress  # noqa: PLC0415 - only in the child
+
+    from pystemd.dbusexc import DBusBaseError  # type: ignore[import-untyped]  # noqa: PLC0415
+    from pystemd.dbuslib import DBusAddress  # type: ignore[import-untyped]  # noqa: PLC0415
+    from pystemd.systemd1 import Manager  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    def connect() -> DBusAddress:
+        return DBusAddress(b"unix:path=/run/systemd/private", peer_to_peer=True)
+
+    with connect() as bus, Manager(bus=bus) as manager:
+        if what == "reload":
+            manager.Manager.Reload()
+        else:
+            with suppress(DBusBaseError):  # it answers by closing the connection
+                manager.Manager.Reexecute()
+    with connect() as bus, Manager(bus=bus) as manager:
+        queued = [job[1] for job in manager.Manager.ListJobs() if job[2] == b"start"]
+        wanted = manager.Manager.GetUnitFileState(_DEFAULT_TARGET) and _default(manager)
+        if wanted in queued:
+            manager.Manager.StartUnit(wanted, b"replace")
+
+
+def _default(manager: object) -> bytes:
+    target: str | bytes = manager.Manager.GetDefaultTarget()  # type: ignore[attr-defined]
+    return target.encode() if isinstance(target, str) else target
+
+
+def main() -> None:
+    """`daemon pid1 reload` or `daemon pid1 reexec`."""
+    tell(sys.argv[2])

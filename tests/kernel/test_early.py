@@ -1,0 +1,286 @@
+"""Phase 1 on a real file system: what it makes, what it leaves alone, that it is idempotent."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Everything phase 1 loads late, because below the new root there is nothing to load from.
+from immud.early import elsewhere, kernel, main, mountinfo, namespaces, plan
+from immud.early.plan import BootPlan, Row
+from tests.support.namespaces import enter_root, namespaced
+from tests.support.stock import stock_root
+
+LOADED_LATE = (elsewhere, namespaces)
+
+SILVERBLUE = (
+    Row("/home", "var/home"),
+    Row("/opt", "var/opt"),
+    Row("/srv", "var/srv"),
+    Row("/root", "var/roothome", mode=0o700),
+    Row("/usr/local", "../var/usrlocal", inside=("bin", "etc")),
+    Row("/mnt", "var/mnt"),
+    Row("/media", "run/media"),
+    Row("/tmp", "sysroot/tmp", mode=0o1777),
+)
+
+
+def booted(
+    tmp_path: Path,
+    check: Callable[[], None],
+    prepare: Callable[[], None] = lambda: None,
+    boot_plan: BootPlan | None = None,
+) -> None:
+    """Lay out a stock system in a namespace of its own, then run `check` in it."""
+    chosen = boot_plan or BootPlan(rows=SILVERBLUE)
+
+    def work() -> None:
+        enter_root(str(stock_root(tmp_path)))
+        prepare()
+        Path(plan.PATH).write_bytes(plan.encode(chosen))
+        check()
+
+    namespaced(work)
+
+
+def refuses(path: str, number: int = errno.EROFS) -> bool:
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
+    except OSError as error:
+        if error.errno != number:
+            raise
+        return True
+    return False
+
+
+def table() -> list[tuple[str, str, bool]]:
+    return [(m.target, m.root, m.read_only) for m in mountinfo.read()]
+
+
+def test_a_stock_system_becomes_immutable(tmp_path: Path) -> None:
+    def check() -> None:
+        made = main.lay_out()
+        assert made.layout == "done", made.problems
+        assert refuses("/usr/x")
+        assert refuses("/usr/bin/x")
+        assert refuses("/x")
+        assert not refuses("/etc/x")
+        assert not refuses("/var/x")
+        # what a person has there already stays there, and writable
+        assert not refuses("/home/alice/x")
+        assert not refuses("/root/x")
+        assert not refuses("/usr/local/bin/x")
+        assert Path("/home/alice/letter").read_text() == "dear alice\n"
+        # and what was empty is a link, with its directory behind it
+        assert os.readlink("/srv") == "var/srv"
+        assert os.readlink("/media") == "run/media"
+        assert not refuses("/srv/x")
+        assert not refuses("/media/x")
+        states = {path: state for path, _, state, _ in made.links}
+        assert states["/home"] == "unadopted"
+        assert states["/srv"] == "adopted"
+        assert "immud adopt /home" in " ".join(p[2] for p in made.problems)
+
+    booted(tmp_path, check)
+
+
+def test_a_second_run_adds_nothing(tmp_path: Path) -> None:
+    def check() -> None:
+        main.lay_out()
+        before = table()
+        for _ in range(5):
+            assert main.lay_out().layout == "done"
+        assert table() == before
+
+    booted(tmp_path, check)
+
+
+def test_tmp_is_exchanged_and_volatile(tmp_path: Path) -> None:
+    def prepare() -> None:
+        Path("/tmp/old").write_text("kept")
+
+    def check() -> None:
+        main.lay_out()
+        assert os.readlink("/tmp") == "sysroot/tmp"
+        assert os.stat("/tmp/").st_mode & 0o7777 == 0o1777
+        assert os.listdir("/tmp/") == []
+        kernel.umount2("/sysroot/tmp")
+        assert Path("/sysroot/tmp/old").read_text() == "kept"
+
+    booted(tmp_path, check, prepare)
+
+
+def test_tmp_of_tmp_mount_stays(tmp_path: Path) -> None:
+    def prepare() -> None:
+        wants = Path("/usr/lib/systemd/system/local-fs.target.wants")
+        wants.mkdir(parents=True)
+        (wants / "tmp.mount").symlink_to("../tmp.mount")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert not os.path.islink("/tmp")
+        assert ("/tmp", "sysroot/tmp", "tmpfs", "link") in made.links
+
+    booted(tmp_path, check, prepare)
+
+
+def test_adopted_rows_get_their_directories(tmp_path: Path) -> None:
+    def prepare() -> None:
+        for row in SILVERBLUE[:4]:
+            directory = Path(row.path)
+            if directory.exists():
+                directory.rename(f"/old-{directory.name}")
+            directory.symlink_to(row.target)
+
+    def check() -> None:
+        made = main.lay_out()
+        assert made.layout == "done", made.problems
+        assert os.stat("/root/").st_mode & 0o7777 == 0o700
+        assert os.stat("/home/").st_mode & 0o7777 == 0o755
+        assert not refuses("/home/x")
+
+    booted(tmp_path, check, prepare)
+
+
+def test_a_directory_that_fstab_mounts_below_is_left(tmp_path: Path) -> None:
+    def prepare() -> None:
+        with open("/etc/fstab", "a", encoding="utf-8") as file:
+            file.write("LABEL=data /mnt/data ext4 defaults 0 2\n")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert os.path.isdir("/mnt")
+        assert not os.path.islink("/mnt")
+        assert any(p[1] == "blocked" and "/var/mnt/data" in p[2] for p in made.problems)
+
+    booted(tmp_path, check, prepare)
+
+
+def test_a_foreign_link_is_left_alone(tmp_path: Path) -> None:
+    def prepare() -> None:
+        os.rmdir("/srv")
+        os.symlink("/data/srv", "/srv")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert os.readlink("/srv") == "/data/srv"
+        assert any(p[1] == "foreign" for p in made.problems)
+        assert made.layout == "done"
+
+    booted(tmp_path, check, prepare)
+
+
+def test_a_row_can_be_a_bind(tmp_path: Path) -> None:
+    rows = (Row("/srv", "var/srv", kind="bind"), Row("/home", "var/home", kind="bind"))
+
+    def check() -> None:
+        made = main.lay_out()
+        states = {path: state for path, _, state, _ in made.links}
+        assert states == {"/srv": "bound", "/home": "unadopted"}
+        Path("/srv/x").write_text("")
+        assert os.path.exists("/var/srv/x")
+        assert main.lay_out().layout == "done"
+
+    booted(tmp_path, check, boot_plan=BootPlan(rows=rows))
+
+
+def test_a_writer_keeps_the_root_writable_and_is_named(tmp_path: Path) -> None:
+    def check() -> None:
+        fd = os.open("/boot/held", os.O_WRONLY | os.O_CREAT)
+        made = main.lay_out()
+        assert made.layout == "partial"
+        (problem,) = [p for p in made.problems if p[1] == "root-writable"]
+        assert "/boot/held" in problem[2]
+        assert refuses("/usr/x")
+        os.close(fd)
+        assert main.lay_out().layout == "done"
+        assert refuses("/x")
+
+    booted(tmp_path, check)
+
+
+def test_the_root_stays_writable_where_something_below_could_not(tmp_path: Path) -> None:
+    def prepare() -> None:
+        os.rename("/var", "/gone")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert made.layout == "partial"
+        assert refuses("/usr/x")
+        assert not refuses("/x")
+
+    booted(tmp_path, check, prepare)
+
+
+def test_namespaces_that_were_there_follow(tmp_path: Path) -> None:
+    def check() -> None:
+        # as in a booted system: everything is shared, services are slaves of it
+        kernel.mount_setattr("/", propagation=kernel.MS_SHARED, recursive=True)
+        ready, tell = os.pipe()
+        go, release = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            kernel.unshare()
+            kernel.mount_setattr("/", propagation=kernel.MS_SLAVE, recursive=True)
+            os.write(tell, b"1")
+            os.read(go, 1)
+            blocked = refuses("/x") and refuses("/usr/x") and not refuses("/etc/y")
+            os._exit(0 if blocked else 1)
+        os.read(ready, 1)
+        assert main.lay_out().layout == "done"
+        os.write(release, b"1")
+        assert os.waitpid(pid, 0)[1] == 0
+
+    booted(tmp_path, check)
+
+
+def test_etc_may_come_from_elsewhere(tmp_path: Path) -> None:
+    def prepare() -> None:
+        os.makedirs("/data/etc")
+        for name in ("fstab", "machine-id"):
+            Path("/data/etc", name).write_bytes(Path("/etc", name).read_bytes())
+        Path("/data/etc/.immud").touch()
+        Path("/data/etc/other").touch()
+
+    def check() -> None:
+        made = main.lay_out()
+        assert os.path.exists("/etc/other")
+        # the configuration is the one of the root file system, whichever /etc is shown
+        assert os.path.exists(plan.PATH)
+        assert not refuses("/etc/immud/x")
+        assert {p[1] for p in made.problems if p[0] == "error"} <= {"pid1-reload"}
+
+    booted(tmp_path, check, prepare, BootPlan(etc="/data/etc", rows=SILVERBLUE))
+
+
+def test_a_source_without_its_marker_is_not_used(tmp_path: Path) -> None:
+    def prepare() -> None:
+        os.makedirs("/data/var")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert made.layout == "partial"
+        assert any(p[1] == "source-missing" and ".immud" in p[2] for p in made.problems)
+        assert os.path.isdir("/var/lib")
+        assert not refuses("/var/x")
+        assert not os.path.exists(elsewhere.SOURCES_OK)
+
+    booted(tmp_path, check, prepare, BootPlan(var="/data/var", rows=SILVERBLUE))
+
+
+def test_mount_alone_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMMUD_LEGACY", "1")
+
+    def check() -> None:
+        assert main.lay_out().layout == "done"
+        assert refuses("/usr/x")
+        assert refuses("/x")
+        assert not refuses("/etc/x")
+        assert not refuses("/home/alice/x")
+        before = table()
+        assert main.lay_out().layout == "done"
+        assert table() == before
+
+    booted(tmp_path, check)
