@@ -1,0 +1,68 @@
+"""What is built once and used often: outside the checkout, named by what it is made of."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.support.stages import stage
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(os.environ.get("IMMUD_CACHE") or "/var/cache/immud-tests")
+KEEP = 8
+"""How many entries of one kind stay; the ones used least recently go."""
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """A short name for `parts`; of a path, for the bytes in that file."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.read_bytes() if isinstance(part, Path) else part
+        data = data.encode() if isinstance(data, str) else data
+        state.update(len(data).to_bytes(8, "big") + data)
+    return state.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """One process at a time, by a lock file in the cache."""
+    ROOT.mkdir(parents=True, exist_ok=True)
+    with (ROOT / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def entry(kind: str, key: str, what: str, build: Callable[[Path], None]) -> Path:
+    """The directory `kind`-`key` of the cache, made by `build` when it is not there yet.
+
+    `build` fills an empty directory that becomes the entry in one move, so that an interrupted
+    run leaves no half of one. `what` is told to the person who waits.
+    """
+    place = ROOT / f"{kind}-{key}"
+    with locked(kind):
+        if not place.exists():
+            aside = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=ROOT))
+            try:
+                with stage(what):
+                    build(aside)
+                aside.chmod(0o755)
+                aside.rename(place)
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+        os.utime(place)
+        used = sorted(ROOT.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in used[KEEP:]:
+            shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def scratch() -> Path:
+    """Where disks that live for one test go: on the cache's own file system."""
+    place = ROOT / "scratch"
+    place.mkdir(parents=True, exist_ok=True)
+    return place

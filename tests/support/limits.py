@@ -1,0 +1,75 @@
+"""pytest plugin: a limit on the time of each test, by its tier; building images is not counted.
+
+`@pytest.mark.limit(seconds)` sets another. A test that is over it fails where it stands; when
+even that cannot be (a call that does not return to Python), every stack is printed and the run
+ends.
+"""
+
+import contextlib
+import faulthandler
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from tests.support import stages
+from tests.support.process import HarnessError
+
+LIMITS = {"unit": 60, "kernel": 120, "bus": 120, "boot": 120, "vm": 300, "long": 7200}
+GRACE = 1800
+
+
+class Overdue(HarnessError):
+    """The test has used up its time."""
+
+
+def tier(item: pytest.Item) -> str:
+    """The directory below tests/ the test is in."""
+    parts = item.path.parts
+    return parts[len(parts) - 1 - parts[::-1].index("tests") + 1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "limit(seconds): a limit of its own for this test's time")
+
+
+@contextlib.contextmanager
+def _limited(item: pytest.Item, phase: str) -> Iterator[None]:
+    marker = item.get_closest_marker("limit")
+    seconds = float(marker.args[0]) if marker else LIMITS[tier(item)]
+
+    def over(_number: int, _frame: FrameType | None) -> None:
+        if stages.running():
+            signal.setitimer(signal.ITIMER_REAL, 5)
+        else:
+            raise Overdue(f"{phase} of {item.nodeid} took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=sys.__stderr__)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    with _limited(item, "the set-up"):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with _limited(item, "the test"):
+        yield
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    with _limited(item, "the end"):
+        yield
