@@ -16,7 +16,7 @@ SILVERBLUE = (
     Row("/usr/local", "../var/usrlocal", inside=_USR_LOCAL),
     Row("/mnt", "var/mnt"),
     Row("/media", "run/media"),
-    Row("/tmp", "sysroot/tmp", mode=0o1777),  # noqa: S108 - the row is about that very path
+    Row("/tmp", "sysroot/tmp", mode=0o1777),
 )
 
 TABLES = {"silverblue": SILVERBLUE, "none": ()}

@@ -21,7 +21,7 @@ PROTECTED = (
 # Directories of /var that belong to the system: no row and no tomb takes one of them itself.
 VAR_SYSTEM = (
     *("/var/backups", "/var/cache", "/var/lib", "/var/local", "/var/lock", "/var/log"),
-    *("/var/mail", "/var/run", "/var/spool", "/var/tmp"),  # noqa: S108 - named to be refused
+    *("/var/mail", "/var/run", "/var/spool", "/var/tmp"),
 )
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
