@@ -1,0 +1,190 @@
+"""Perform the steps, one function each, all below the clone of /."""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import assert_never
+
+from immud.adopt.facts import parent
+from immud.adopt.root import relative
+from immud.adopt.steps import (
+    Attach,
+    Detach,
+    Exchange,
+    MakeDirectory,
+    MakeLink,
+    ReloadProfiles,
+    RemoveEmpty,
+    RemoveFile,
+    RemoveLink,
+    Step,
+    Sync,
+    WriteFile,
+)
+from immud.early import kernel
+from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
+
+_KINDS: dict[int | None, type[ImmudError]] = {
+    errno.EXDEV: OtherFileSystem,
+    errno.EBUSY: Busy,
+    errno.EEXIST: TargetExists,
+    errno.ENOTEMPTY: TargetExists,
+}
+_REASONS = {
+    errno.EXDEV: "the two are not on one file system (or it is an overlay, which cannot do it)",
+    errno.EBUSY: "something has been mounted there meanwhile; unmount it",
+    errno.EINVAL: "this file system cannot exchange two names",
+    errno.ENOTEMPTY: "something has been put into it meanwhile",
+    errno.EEXIST: "something has appeared there meanwhile",
+    errno.EROFS: "the file system itself is read-only; the kernel's log (`journalctl -k`) says why",
+}
+
+
+def execute(
+    root: int, steps: tuple[Step, ...], progress: Callable[[Step], None] | None = None
+) -> None:
+    """Perform `steps` in their order; `root` is what `open_root` gives.
+
+    Raises an ImmudError at the first that fails. What was done before it is a state
+    that the next adopt or release goes on from.
+    """
+    detached: list[Detach] = []
+    for step in steps:
+        if progress:
+            progress(step)
+        try:
+            perform(root, step)
+        except OSError as error:
+            for mount in detached:
+                attach(Attach(mount.path, mount.what))
+            raise _explained(step, error) from error
+        match step:
+            case Detach():
+                detached.append(step)
+            case Exchange():
+                detached.clear()
+
+
+def perform(root: int, step: Step) -> None:
+    """Perform one step. Raises OSError, or ImmudError where a thing is not what it has to be."""
+    match step:
+        case MakeDirectory():
+            make_directory(root, step)
+        case MakeLink():
+            os.symlink(step.content, relative(step.path), dir_fd=root)
+        case RemoveEmpty():
+            os.rmdir(relative(step.path), dir_fd=root)
+        case RemoveLink():
+            remove_link(root, step)
+        case Exchange():
+            kernel.renameat2(
+                relative(step.path), relative(step.other), kernel.RENAME_EXCHANGE, dir_fd=root
+            )
+        case Sync():
+            sync(root, step)
+        case Detach():
+            detach(root, step)
+        case Attach():
+            attach(step)
+        case WriteFile():
+            write_file(step)
+        case RemoveFile():
+            remove_file(step)
+        case ReloadProfiles():
+            reload_profiles()
+        case _:
+            assert_never(step)
+
+
+def make_directory(root: int, step: MakeDirectory) -> None:
+    """mkdir(2) with exactly the mode; what is below /run exists only outside the clone."""
+    mask = os.umask(0)
+    try:
+        if step.path.startswith("/run/"):
+            os.makedirs(parent(step.path), 0o755, exist_ok=True)
+            os.mkdir(step.path, step.mode)
+        else:
+            os.mkdir(relative(step.path), step.mode, dir_fd=root)
+    finally:
+        os.umask(mask)
+
+
+def remove_link(root: int, step: RemoveLink) -> None:
+    """unlink(2), after making sure once more that the link is immud's."""
+    if os.readlink(relative(step.path), dir_fd=root) != step.content:
+        raise TargetExists(f"{step.path} is no longer immud's link to {step.content}")
+    os.unlink(relative(step.path), dir_fd=root)
+
+
+def sync(root: int, step: Sync) -> None:
+    """fsync(2) of each directory."""
+    for path in step.paths:
+        _sync_directory(relative(path), root)
+
+
+def detach(root: int, step: Detach) -> None:
+    """Lazily, so that files open in it stay open; only a mount that shows what is below it."""
+    visible = os.stat(step.path)
+    below = os.stat(relative(step.what), dir_fd=root, follow_symlinks=False)
+    if not os.path.samestat(visible, below):
+        raise OtherFileSystem(f"what is mounted at {step.path} is not immud's: unmount it")
+    kernel.umount2(step.path, kernel.MNT_DETACH)
+
+
+def attach(step: Attach) -> None:
+    """Clone, make writable while nobody sees it, then move into place."""
+    tree = kernel.open_tree(step.what, kernel.OPEN_TREE_CLONE)
+    try:
+        # Private first: in the peer group of / a mount below would show up twice.
+        for propagation in (kernel.MS_PRIVATE, kernel.MS_SHARED):
+            kernel.mount_setattr(
+                "", clear=kernel.MOUNT_ATTR_RDONLY, propagation=propagation, dir_fd=tree
+            )
+        kernel.move_mount(tree, step.path)
+    finally:
+        os.close(tree)
+
+
+def write_file(step: WriteFile) -> None:
+    """Write aside, fsync, rename: a reader sees the old file or the new one."""
+    aside = f"{parent(step.path)}/.immud"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(step.text.encode("utf-8", "surrogateescape"))
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(aside, step.path)
+    _sync_directory(parent(step.path))
+
+
+def remove_file(step: RemoveFile) -> None:
+    """unlink(2) of immud's own file, and of what an interrupted write left beside it."""
+    for path in (f"{parent(step.path)}/.immud", step.path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+    _sync_directory(parent(step.path))
+
+
+def reload_profiles() -> None:
+    """Ask systemd to reload AppArmor; the new aliases count from the next boot on otherwise."""
+    try:
+        pid = os.posix_spawnp("systemctl", ["systemctl", "reload", "apparmor.service"], os.environ)
+    except OSError:
+        return
+    os.waitpid(pid, 0)
+
+
+def _sync_directory(path: str, root: int | None = None) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _explained(step: Step, error: OSError) -> ImmudError:
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    kind = _KINDS.get(error.errno, ImmudError)
+    return kind(f"could not {step.describe()}: {reason}. Nothing is lost; then run it again.")

@@ -1,0 +1,157 @@
+"""What adopting needs to know about a system before it decides: values, no handles."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from immud.early.plan import Row
+
+
+class Kind(StrEnum):
+    """What lstat(2) finds at a path."""
+
+    ABSENT = "absent"
+    DIRECTORY = "directory"
+    LINK = "link"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is at a path. `content` is a link's, `empty` a directory's, `what` names the rest."""
+
+    kind: Kind = Kind.ABSENT
+    content: str = ""
+    empty: bool = False
+    what: str = ""
+
+    def is_link_to(self, content: str) -> bool:
+        return self.kind is Kind.LINK and self.content == content
+
+    @property
+    def is_directory(self) -> bool:
+        return self.kind is Kind.DIRECTORY
+
+    @property
+    def is_absent(self) -> bool:
+        return self.kind is Kind.ABSENT
+
+    def describe(self) -> str:
+        if self.kind is Kind.LINK:
+            return f"a link to {self.content}"
+        if self.kind is Kind.DIRECTORY:
+            return "an empty directory" if self.empty else "a directory with something in it"
+        return self.what or "something else"
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mount at a row's path. `own` tells a clone that immud attached from a stranger.
+
+    `of` is the path, on the root file system, of the directory an own one shows.
+    """
+
+    source: str
+    fstype: str
+    own: bool = False
+    of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A mount that fstab or a unit asks for: `origin` is `/etc/fstab:9` or a unit's path."""
+
+    origin: str
+    where: str
+    what: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The directory an entry lies in.
+
+    `same` says whether the root file system's own directory is the one everybody
+    sees: the proof without which nothing is exchanged. `why` is the reason where
+    it is not, `device` the file system's number (st_dev).
+    """
+
+    path: str
+    same: bool = True
+    why: str = ""
+    device: int = 0
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A process that has its own idea of what is mounted at a row's path."""
+
+    path: str
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """A row of the layout and what is there, below everything mounted on the root file system.
+
+    `path` is what is at the row's path, `directory` at the place it leads to,
+    `beside` at the name next to the path that an exchange there passes through.
+    """
+
+    row: Row
+    path: Entry = Entry()
+    directory: Entry = Entry()
+    beside: Entry = Entry()
+    path_parent: Parent = Parent("/")
+    directory_parent: Parent = Parent("/var")
+    missing: tuple[str, ...] = ()
+    mounts: tuple[Mounted, ...] = ()
+    below: tuple[str, ...] = ()
+    over: Mounted | None = None
+    declared: tuple[Declared, ...] = ()
+
+    @property
+    def volatile(self) -> bool:
+        """Whether the row leads into /run, whose directories every boot makes anew."""
+        return self.row.directory.startswith("/run/")
+
+    @property
+    def at_boot(self) -> bool:
+        """Whether the row changes only at boot: /tmp, where programs keep their sockets."""
+        return self.row.path == "/tmp"  # noqa: S108 - the directory itself, no file in it
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the link is in its place."""
+        return self.row.kind == "link" and self.path.is_link_to(self.row.target)
+
+
+@dataclass(frozen=True, slots=True)
+class AppArmor:
+    """Whether AppArmor's tunables are there, whether the kernel enforces, and our file's text."""
+
+    installed: bool = False
+    active: bool = False
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything `immud.adopt.plan` decides by."""
+
+    rows: tuple[RowFacts, ...]
+    host_namespace: bool = True
+    writable: bool = True
+    apparmor: AppArmor = AppArmor()
+    views: tuple[View, ...] = ()
+
+
+def beside(path: str) -> str:
+    """The name next to `path` that is immud's own: /.immud-media for /media."""
+    head, _, name = path.rpartition("/")
+    return f"{head}/.immud-{name}"
+
+
+def parent(path: str) -> str:
+    """The directory `path` lies in."""
+    return path.rpartition("/")[0] or "/"

@@ -1,0 +1,302 @@
+"""What adopting or releasing rows takes: pure, from what was observed to steps.
+
+The order of the steps is what makes a power cut harmless. The link is made at
+the *new* place first, with the content it is going to have at the old one, and
+is on the disk before one renameat2(2) makes directory and link change places.
+So there is always either the old layout (with a link of ours left over, which
+the next run goes on from) or the new one.
+"""
+
+from collections.abc import Callable, Iterable
+
+from immud.adopt import apparmor, refuse
+from immud.adopt.facts import Observed, RowFacts, beside, parent
+from immud.adopt.steps import (
+    Attach,
+    Detach,
+    Exchange,
+    MakeDirectory,
+    MakeLink,
+    ReloadProfiles,
+    RemoveEmpty,
+    RemoveFile,
+    RemoveLink,
+    Step,
+    Sync,
+    WriteFile,
+)
+from immud.early.plan import Row
+
+Steps = list[Step]
+
+
+def adopt_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]:
+    """The steps that put `rows` behind their links; none where all of them are.
+
+    Raises an ImmudError, before anything is done, where a row cannot be adopted.
+    """
+    chosen = _chosen(rows, observed)
+    moves = _each(_adopt, chosen, observed)
+    adopted = [f.row for f in observed.rows if f.adopted or (f in chosen and not left_alone(f))]
+    # Programs under AppArmor have to be allowed the new paths before these exist.
+    return tuple(_profiles(adopted, observed) + moves)
+
+
+def release_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]:
+    """The steps that put the directories of `rows` back; none where all of them are there.
+
+    Raises an ImmudError, before anything is done, where a row cannot be released.
+    """
+    chosen = _chosen(rows, observed)
+    moves = _each(_release, chosen, observed)
+    still = [fact.row for fact in observed.rows if fact.adopted and fact not in chosen]
+    return tuple(moves + _profiles(still, observed))
+
+
+def left_alone(fact: RowFacts) -> str:
+    """Why adopting leaves a row as it is without calling that a failure; "" where it does not."""
+    path = fact.row.path
+    if fact.adopted or fact.path.is_absent:
+        return ""
+    if fact.at_boot:
+        return f"{path} changes at the next boot with immud enabled, before programs use it."
+    if not fact.volatile:
+        return ""
+    why = ""
+    if fact.declared:
+        why = f"{fact.declared[0].origin} mounts something at {fact.declared[0].where}"
+    elif not fact.path.is_directory:
+        why = f"it is {fact.path.describe()}"
+    elif not fact.path.empty:
+        why = "it is not empty"
+    elif fact.below or any(not mount.own for mount in fact.mounts):
+        why = f"something is mounted at {(fact.below or (path,))[0]}"
+    elif not (fact.beside.is_absent or _ours(fact, beside=True)):
+        why = f"{beside(path)} is in the way"
+    if not why:
+        return ""
+    return (
+        f"{path} stays as it is: {why}, and what it would lead to, {fact.row.directory}, is made "
+        f"anew at every boot, so nothing can be kept there. Once {path} is empty, adopt it again."
+    )
+
+
+def _chosen(rows: tuple[Row, ...], observed: Observed) -> list[RowFacts]:
+    refuse.system(observed)
+    return [fact for fact in observed.rows if fact.row in rows]
+
+
+def _each(
+    plan: Callable[[RowFacts], Steps], facts: Iterable[RowFacts], observed: Observed
+) -> Steps:
+    return [step for fact in facts for step in plan(fact)]
+
+
+def _adopt(fact: RowFacts) -> Steps:
+    if left_alone(fact):
+        return []
+    if fact.row.kind == "bind":
+        return _adopt_bind(fact)
+    if fact.path.is_directory:
+        return _adopt_volatile(fact) if fact.volatile or fact.at_boot else _adopt_directory(fact)
+    if not (fact.path.is_absent or fact.adopted):
+        refuse.foreign(fact)
+    return _complete(fact)
+
+
+def _adopt_directory(fact: RowFacts) -> Steps:
+    """The exchange itself."""
+    row = fact.row
+    _check(fact)
+    steps: Steps = []
+    if fact.directory.is_directory and fact.directory.empty:
+        steps.append(RemoveEmpty(row.directory))
+    elif not (fact.directory.is_absent or _ours(fact)):
+        refuse.occupied(fact, fact.directory, row.directory)
+    if not _ours(fact):
+        steps.append(MakeLink(row.directory, row.target))
+    steps.append(Sync((parent(row.directory),)))
+    return steps + _detach(fact) + _exchange(row.path, row.directory) + _inside(fact)
+
+
+def _complete(fact: RowFacts) -> Steps:
+    """A link where there is none yet, and the directory it leads to."""
+    row = fact.row
+    steps: Steps = _tidy_beside(fact)
+    if not (fact.directory.is_directory and fact.adopted):
+        refuse.one_file_system(fact)
+    if fact.directory.is_absent or (_ours(fact) and not fact.adopted):
+        refuse.over(fact)
+        if _ours(fact):
+            steps.append(RemoveLink(row.directory, row.target))
+        steps.append(MakeDirectory(row.directory, row.mode))
+    elif not fact.directory.is_directory:
+        refuse.occupied(fact, fact.directory, row.directory)
+    inside = _inside(fact)
+    if steps and not inside and not fact.volatile:
+        steps.append(Sync((parent(row.directory),)))
+    steps += inside
+    if fact.path.is_absent:
+        refuse.declarations(fact)
+        steps += [MakeLink(row.path, row.target), Sync((parent(row.path),))]
+    return steps
+
+
+def _adopt_volatile(fact: RowFacts) -> Steps:
+    """An empty directory gives way to a link, by an exchange with a name beside it."""
+    row = fact.row
+    _check(fact)
+    aside = beside(row.path)
+    steps: Steps = []
+    if fact.directory.is_absent:
+        steps.append(MakeDirectory(row.directory, row.mode))
+    if fact.beside.is_directory:
+        steps.append(RemoveEmpty(aside))
+    if not fact.beside.is_link_to(row.target):
+        steps.append(MakeLink(aside, row.target))
+    steps.append(Sync((parent(row.path),)))
+    steps += [*_detach(fact), *_exchange(row.path, aside), RemoveEmpty(aside)]
+    return [*steps, Sync((parent(row.path),))]
+
+
+def _adopt_bind(fact: RowFacts) -> Steps:
+    """The same with an empty directory in the place of the link: something to mount on."""
+    row = fact.row
+    bound = any(mount.own and mount.of == row.directory for mount in fact.mounts)
+    if bound:
+        return []
+    _check(fact)
+    aside = beside(row.path)
+    steps: Steps = _tidy_beside(fact)
+    if _ours(fact):
+        steps.append(RemoveLink(row.directory, row.target))
+    elif not (fact.directory.is_absent or fact.directory.is_directory):
+        refuse.occupied(fact, fact.directory, row.directory)
+    if not fact.directory.is_directory:
+        steps.append(MakeDirectory(row.directory, row.mode))
+    changed = [Sync((parent(row.directory),))] if steps else []
+    if fact.path.is_link_to(row.target):
+        steps += [*changed, MakeDirectory(aside, row.mode), *_exchange(row.path, aside)]
+        steps += [RemoveLink(aside, row.target), Sync((parent(row.path),))]
+    elif fact.path.is_absent:
+        steps += [*changed, MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
+    elif not fact.path.is_directory:
+        refuse.foreign(fact)
+    elif not fact.path.empty:
+        if fact.directory.is_directory and not fact.directory.empty:
+            refuse.occupied(fact, fact.directory, row.directory)
+        steps += [*changed, *_detach(fact), *_exchange(row.path, row.directory)]
+    else:
+        steps += [*changed, *_detach(fact)]
+    return [*steps, *_inside(fact), Attach(row.path, row.directory)]
+
+
+def _release(fact: RowFacts) -> Steps:
+    row = fact.row
+    if fact.path.is_directory:
+        return _release_directory(fact)
+    steps: Steps = []
+    if fact.path.is_absent:
+        if not fact.directory.is_directory or fact.volatile:
+            steps = _tidy_beside(fact)
+            return [*steps, MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
+        steps = [MakeLink(row.path, row.target)]
+    elif not fact.path.is_link_to(row.target):
+        refuse.foreign(fact)
+    if fact.volatile or fact.at_boot:
+        return steps + _release_volatile(fact)
+    refuse.one_file_system(fact)
+    refuse.over(fact)
+    if fact.directory.is_absent:
+        steps += [MakeDirectory(row.directory, row.mode), Sync((parent(row.directory),))]
+    elif not fact.directory.is_directory:
+        refuse.occupied(fact, fact.directory, row.directory)
+    steps += _exchange(row.path, row.directory)
+    steps += [RemoveLink(row.directory, row.target), Sync((parent(row.directory),))]
+    return steps + _writable(fact)
+
+
+def _release_directory(fact: RowFacts) -> Steps:
+    """The directory is there already: undo a bind, or tidy up after an interrupted run."""
+    row = fact.row
+    steps: Steps = []
+    if row.kind == "bind" and fact.path.empty and fact.directory.is_directory:
+        refuse.one_file_system(fact)
+        refuse.over(fact)
+        steps += [*_detach(fact), *_exchange(row.path, row.directory), RemoveEmpty(row.directory)]
+        return [*steps, Sync((parent(row.directory),)), *_writable(fact)]
+    if _ours(fact) and not fact.volatile:
+        steps += [RemoveLink(row.directory, row.target), Sync((parent(row.directory),))]
+    steps += _tidy_beside(fact)
+    return steps if fact.mounts else steps + _writable(fact)
+
+
+def _release_volatile(fact: RowFacts) -> Steps:
+    """A new directory in the link's place; there is nothing to bring back."""
+    row = fact.row
+    aside = beside(row.path)
+    steps: Steps = []
+    if fact.beside.is_link_to(row.target):
+        steps.append(RemoveLink(aside, row.target))
+    if not fact.beside.is_directory:
+        steps.append(MakeDirectory(aside, row.mode))
+    steps += [Sync((parent(row.path),)), *_exchange(row.path, aside)]
+    steps += [RemoveLink(aside, row.target), Sync((parent(row.path),))]
+    return steps + _writable(fact)
+
+
+def _check(fact: RowFacts) -> None:
+    """Everything that keeps a directory from changing places."""
+    refuse.mounts(fact)
+    refuse.declarations(fact)
+    refuse.one_file_system(fact)
+
+
+def _ours(fact: RowFacts, *, beside: bool = False) -> bool:
+    """Whether a run that was interrupted left the link (beside: or its empty directory) there."""
+    if beside:
+        empty = fact.beside.is_directory and fact.beside.empty
+        return empty or fact.beside.is_link_to(fact.row.target)
+    return fact.directory.is_link_to(fact.row.target)
+
+
+def _exchange(path: str, other: str) -> Steps:
+    places = dict.fromkeys((parent(path), parent(other)))
+    return [Exchange(path, other), Sync(tuple(places))]
+
+
+def _detach(fact: RowFacts) -> Steps:
+    return [Detach(fact.row.path, mount.of) for mount in fact.mounts]
+
+
+def _inside(fact: RowFacts) -> Steps:
+    """The directories that belong into the row's own, /usr/local/bin and so on."""
+    home = fact.row.directory
+    steps: Steps = [MakeDirectory(f"{home}/{name}", 0o755) for name in fact.missing]
+    return [*steps, Sync((home, parent(home)))] if steps else []
+
+
+def _tidy_beside(fact: RowFacts) -> Steps:
+    """What an interrupted run left at the name beside the path."""
+    aside = beside(fact.row.path)
+    if fact.beside.is_link_to(fact.row.target):
+        return [RemoveLink(aside, fact.row.target)]
+    if fact.beside.is_directory and fact.beside.empty:
+        return [RemoveEmpty(aside)]
+    if fact.beside.is_directory and fact.adopted:
+        # Somebody put something in while it was exchanged: their directory goes back.
+        return [*_exchange(fact.row.path, aside), RemoveLink(aside, fact.row.target)]
+    return []
+
+
+def _writable(fact: RowFacts) -> Steps:
+    """On a read-only root a directory that came back has to stay writable, as boot makes it."""
+    return [Attach(fact.row.path, fact.row.path)] if fact.path_parent.read_only else []
+
+
+def _profiles(rows: list[Row], observed: Observed) -> Steps:
+    has, text = observed.apparmor, apparmor.text(rows)
+    if not has.installed or text == (has.text or ""):
+        return []
+    steps: Steps = [WriteFile(apparmor.FILE, text) if text else RemoveFile(apparmor.FILE)]
+    return [*steps, ReloadProfiles()] if has.active else steps

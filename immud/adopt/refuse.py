@@ -1,0 +1,112 @@
+"""Why a row cannot be changed: each check raises an error that says what to do instead."""
+
+from immud.adopt.facts import Entry, Kind, Mounted, Observed, RowFacts
+from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
+
+_OTHERWISE = (
+    "Or leave it where it is: name the other paths on the command line, or drop the row "
+    "in /etc/immud/immud.toml."
+)
+
+
+def system(observed: Observed) -> None:
+    """Raise where nothing at all can be changed from here."""
+    if not observed.host_namespace:
+        raise ImmudError(
+            "this process has a mount namespace of its own, so it does not see what the system "
+            "sees: run the command from a login shell, outside of a lease or a container"
+        )
+    if not observed.writable:
+        raise ImmudError(
+            "the root file system itself is read-only, not only its mount: the kernel's log "
+            "(`journalctl -k`) says why"
+        )
+
+
+def one_file_system(fact: RowFacts) -> None:
+    """Raise where path and directory are not provably entries of one file system."""
+    pair = f"{fact.row.path} cannot change places with {fact.row.directory}"
+    need = "that works only on one file system, the one / is on."
+    by_hand = (
+        f"Copy the data to {fact.row.directory} by hand (cp -a) while nobody is logged in. "
+        if not fact.volatile
+        else ""
+    )
+    for place in (fact.path_parent, fact.directory_parent):
+        if not place.same:
+            raise OtherFileSystem(f"{pair}: {place.why}; {need} {by_hand}{_OTHERWISE}")
+    if not fact.volatile and fact.path_parent.device != fact.directory_parent.device:
+        raise OtherFileSystem(
+            f"{pair}: {fact.path_parent.path} and {fact.directory_parent.path} are two btrfs "
+            f"subvolumes; {need} {by_hand}{_OTHERWISE}"
+        )
+
+
+def mounts(fact: RowFacts) -> None:
+    """Raise where something other than immud's own clone is mounted at or below the path."""
+    path = fact.row.path
+    for mount in fact.mounts:
+        if not mount.own:
+            raise OtherFileSystem(
+                f"{path} is a file system of its own, {_device(mount)}: a link cannot take its "
+                f"place. Mount it at {fact.row.directory} instead (in /etc/fstab), unmount {path} "
+                f"and run this again. {_OTHERWISE}"
+            )
+    if fact.below:
+        raise Busy(
+            f"{fact.below[0]} is mounted inside {path} and would be lost from sight: "
+            f"unmount it (umount {fact.below[0]}) and run this again. {_OTHERWISE}"
+        )
+    over(fact)
+
+
+def over(fact: RowFacts) -> None:
+    """Raise where something is mounted on the row's directory: a tomb, most likely."""
+    if fact.over and not fact.volatile:
+        raise Busy(
+            f"{_device(fact.over)} is mounted at {fact.row.directory}: close the tomb "
+            f"(immud close), or unmount it, and run this again"
+        )
+
+
+def declarations(fact: RowFacts) -> None:
+    """Raise where fstab or a unit is going to mount something at or below the path."""
+    for one in fact.declared:
+        if one.where == fact.row.directory:
+            raise OtherFileSystem(
+                f"{one.origin} mounts {one.what or 'something'} at {one.where}, which would hide "
+                f"what is moved there from {fact.row.path}. Remove that line first, or copy the "
+                f"data onto that file system by hand. {_OTHERWISE}"
+            )
+        instead = fact.row.directory + one.where[len(fact.row.path) :]
+        raise OtherFileSystem(
+            f"{one.origin} mounts {one.what or 'something'} at {one.where}, and systemd refuses a "
+            f"mount whose path crosses a link. Change it to {instead}, run "
+            f"`systemctl daemon-reload`, and then this again. {_OTHERWISE}"
+        )
+
+
+def foreign(fact: RowFacts) -> None:
+    """Raise where the path itself is neither a directory nor absent nor immud's link."""
+    raise TargetExists(
+        f"{fact.row.path} is {fact.path.describe()}, not a directory: immud leaves it alone. "
+        f"Move it away and run this again. {_OTHERWISE}"
+    )
+
+
+def occupied(fact: RowFacts, entry: Entry, path: str) -> None:
+    """Raise: something that is not immud's is where the directory would go."""
+    advice = f"Move it away and run this again. {_OTHERWISE}"
+    if entry.kind is Kind.DIRECTORY and fact.path.is_directory and fact.path.empty:
+        advice = (
+            f"{fact.row.path} is empty: if {path} is what belongs there, remove the empty "
+            f"directory (rmdir {fact.row.path}) and run this again to get the link. {_OTHERWISE}"
+        )
+    raise TargetExists(
+        f"{path} is {entry.describe()}, and {fact.row.path} would have to go there: nothing was "
+        f"touched. {advice}"
+    )
+
+
+def _device(mount: Mounted) -> str:
+    return f"{mount.source} ({mount.fstype})"

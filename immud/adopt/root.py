@@ -1,0 +1,57 @@
+"""The root file system itself, without anything mounted on it, and writable.
+
+Binds make an exchange of /home and /var/home fail with EXDEV, a read-only /
+makes it fail with EROFS. Both belong to mounts, not to the file system: a
+detached clone of the one mount at / has neither.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from immud.early import kernel
+from immud.errors import Busy, ImmudError
+
+
+@contextmanager
+def open_root(*, lock: bool = True) -> Iterator[int]:
+    """A descriptor of the clone; paths relative to it never cross into another file system.
+
+    With `lock` it is held by one process at a time: raises Busy where another has it.
+    """
+    try:
+        fd = kernel.open_tree("/", kernel.OPEN_TREE_CLONE)
+    except PermissionError as error:
+        raise ImmudError("only root can do this: run it with sudo") from error
+    try:
+        # Private, so that nothing mounted meanwhile shows up in the clone.
+        kernel.mount_setattr(
+            "", clear=kernel.MOUNT_ATTR_RDONLY, propagation=kernel.MS_PRIVATE, dir_fd=fd
+        )
+        if lock:
+            with locked(fd):
+                yield fd
+        else:
+            yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def locked(root: int) -> Iterator[None]:
+    """Hold the lock that keeps two adoptions apart. Raises Busy."""
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy("another immud adopt or release is running: wait for it") from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def relative(path: str) -> str:
+    """`path` as the calls relative to the clone take it."""
+    return path.lstrip("/") or "."
