@@ -1,8 +1,10 @@
 """Perform the steps, one function each, all below the clone of /."""
 
+import asyncio
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import assert_never
 
 from immud.adopt.facts import parent
@@ -22,7 +24,9 @@ from immud.adopt.steps import (
     WriteFile,
 )
 from immud.early import kernel
+from immud.early.execute import set_attributes
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
+from immud.run import run
 
 _KINDS: dict[int | None, type[ImmudError]] = {
     errno.EXDEV: OtherFileSystem,
@@ -135,11 +139,7 @@ def attach(step: Attach) -> None:
     """Clone, make writable while nobody sees it, then move into place."""
     tree = kernel.open_tree(step.what, kernel.OPEN_TREE_CLONE)
     try:
-        # Private first: in the peer group of / a mount below would show up twice.
-        for propagation in (kernel.MS_PRIVATE, kernel.MS_SHARED):
-            kernel.mount_setattr(
-                "", clear=kernel.MOUNT_ATTR_RDONLY, propagation=propagation, dir_fd=tree
-            )
+        set_attributes(tree, readonly=False)
         kernel.move_mount(tree, step.path)
     finally:
         os.close(tree)
@@ -169,11 +169,8 @@ def remove_file(step: RemoveFile) -> None:
 
 def reload_profiles() -> None:
     """Ask systemd to reload AppArmor; the new aliases count from the next boot on otherwise."""
-    try:
-        pid = os.posix_spawnp("systemctl", ["systemctl", "reload", "apparmor.service"], os.environ)
-    except OSError:
-        return
-    os.waitpid(pid, 0)
+    with suppress(OSError, ImmudError):
+        asyncio.run(run("systemctl", "reload", "apparmor.service"))
 
 
 def _sync_directory(path: str, root: int | None = None) -> None:

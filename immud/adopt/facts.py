@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from immud.early.plan import Row
+from immud.early.steps import leads_to
 
 
 class Kind(StrEnum):
@@ -118,12 +119,17 @@ class RowFacts:
     @property
     def at_boot(self) -> bool:
         """Whether the row changes only at boot: /tmp, where programs keep their sockets."""
-        return self.row.path == "/tmp"  # noqa: S108 - the directory itself, no file in it
+        return self.row.path == "/tmp"
 
     @property
     def adopted(self) -> bool:
         """Whether the link is in its place."""
-        return self.row.kind == "link" and self.path.is_link_to(self.row.target)
+        return self.row.kind == "link" and self.linked
+
+    @property
+    def linked(self) -> bool:
+        """Whether the path is a link to where the row leads, relative or absolute."""
+        return self.path.kind is Kind.LINK and leads_to(self.row, self.path.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +153,9 @@ class Observed:
 
 
 def beside(path: str) -> str:
-    """The name next to `path` that is immud's own: /.immud-media for /media."""
+    """The name next to `path` that boot, too, passes through: /.immud.media for /media."""
     head, _, name = path.rpartition("/")
-    return f"{head}/.immud-{name}"
+    return f"{head}/.immud.{name}"
 
 
 def parent(path: str) -> str:

@@ -26,7 +26,7 @@ def reboot_due(steps: tuple[Step, ...], observed: Observed) -> str:
     """Why a reboot is due after `steps`, and by when; the empty string where none is."""
     moved = {step.path for step in steps if isinstance(step, Exchange)}
     reasons = []
-    if "/tmp" in moved:  # noqa: S108 - the directory itself, no file in it
+    if "/tmp" in moved:
         reasons.append("running programs have their sockets in the /tmp that was")
     held = {step.path for step in steps if isinstance(step, Detach)} & moved
     if held:
@@ -43,7 +43,7 @@ def reboot_due(steps: tuple[Step, ...], observed: Observed) -> str:
         )
     if not reasons:
         return ""
-    when = "now" if "/tmp" in moved else "when convenient"  # noqa: S108
+    when = "now" if "/tmp" in moved else "when convenient"
     return f"Reboot {when}: {'; '.join(reasons)}."
 
 

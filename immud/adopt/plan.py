@@ -125,7 +125,7 @@ def _complete(fact: RowFacts) -> Steps:
     steps: Steps = _tidy_beside(fact)
     if not (fact.directory.is_directory and fact.adopted):
         refuse.one_file_system(fact)
-    if fact.directory.is_absent or (_ours(fact) and not fact.adopted):
+    if fact.directory.is_absent or _ours(fact):
         refuse.over(fact)
         if _ours(fact):
             steps.append(RemoveLink(row.directory, row.target))
@@ -175,9 +175,9 @@ def _adopt_bind(fact: RowFacts) -> Steps:
     if not fact.directory.is_directory:
         steps.append(MakeDirectory(row.directory, row.mode))
     changed = [Sync((parent(row.directory),))] if steps else []
-    if fact.path.is_link_to(row.target):
+    if fact.linked:
         steps += [*changed, MakeDirectory(aside, row.mode), *_exchange(row.path, aside)]
-        steps += [RemoveLink(aside, row.target), Sync((parent(row.path),))]
+        steps += [RemoveLink(aside, fact.path.content), Sync((parent(row.path),))]
     elif fact.path.is_absent:
         steps += [*changed, MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
     elif not fact.path.is_directory:
@@ -201,7 +201,7 @@ def _release(fact: RowFacts) -> Steps:
             steps = _tidy_beside(fact)
             return [*steps, MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
         steps = [MakeLink(row.path, row.target)]
-    elif not fact.path.is_link_to(row.target):
+    elif not fact.linked:
         refuse.foreign(fact)
     if fact.volatile or fact.at_boot:
         return steps + _release_volatile(fact)
@@ -212,7 +212,7 @@ def _release(fact: RowFacts) -> Steps:
     elif not fact.directory.is_directory:
         refuse.occupied(fact, fact.directory, row.directory)
     steps += _exchange(row.path, row.directory)
-    steps += [RemoveLink(row.directory, row.target), Sync((parent(row.directory),))]
+    steps += [RemoveLink(row.directory, _content(fact)), Sync((parent(row.directory),))]
     return steps + _writable(fact)
 
 
@@ -241,7 +241,7 @@ def _release_volatile(fact: RowFacts) -> Steps:
     if not fact.beside.is_directory:
         steps.append(MakeDirectory(aside, row.mode))
     steps += [Sync((parent(row.path),)), *_exchange(row.path, aside)]
-    steps += [RemoveLink(aside, row.target), Sync((parent(row.path),))]
+    steps += [RemoveLink(aside, _content(fact)), Sync((parent(row.path),))]
     return steps + _writable(fact)
 
 
@@ -258,6 +258,11 @@ def _ours(fact: RowFacts, *, beside: bool = False) -> bool:
         empty = fact.beside.is_directory and fact.beside.empty
         return empty or fact.beside.is_link_to(fact.row.target)
     return fact.directory.is_link_to(fact.row.target)
+
+
+def _content(fact: RowFacts) -> str:
+    """What the row's link contains: people write the same link in more than one way."""
+    return fact.path.content if fact.linked else fact.row.target
 
 
 def _exchange(path: str, other: str) -> Steps:
@@ -285,7 +290,7 @@ def _tidy_beside(fact: RowFacts) -> Steps:
         return [RemoveEmpty(aside)]
     if fact.beside.is_directory and fact.adopted:
         # Somebody put something in while it was exchanged: their directory goes back.
-        return [*_exchange(fact.row.path, aside), RemoveLink(aside, fact.row.target)]
+        return [*_exchange(fact.row.path, aside), RemoveLink(aside, fact.path.content)]
     return []
 
 
