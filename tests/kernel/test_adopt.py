@@ -9,8 +9,8 @@ import pytest
 
 from immud.adopt import adopt, release
 from tests.support import filesystems
-from tests.support.namespaces import namespaced
 from tests.support.filesystems import PLAIN, ROWS
+from tests.support.namespaces import namespaced
 
 Test = Callable[[], None]
 System = Callable[[Test], None]
