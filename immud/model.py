@@ -45,7 +45,8 @@ class Problem:
 class MountFact:
     """A mount immud is responsible for, as the kernel shows it now.
 
-    `state` is `mounted`, `missing` or `writable` (protected, but not read-only).
+    `state` is `mounted`, `missing`, `writable` (and is to be read-only),
+    `read-only` (and is to be writable) or `elsewhere` (not the configured source).
     """
 
     where: str

@@ -7,11 +7,12 @@ no facts, and the next start goes on from what it observes.
 
 import os
 
-from immud.early.plan import records, unescape
+from immud.early.plan import BootPlan, decode, encode, records, unescape
 from immud.early.steps import Link, Problem
 
 DIRECTORY = "/run/immud"
 PATH = DIRECTORY + "/facts"
+PLAN = DIRECTORY + "/plan"
 
 
 class Facts:
@@ -84,3 +85,20 @@ def read(path: str = PATH) -> Facts | None:
         elif name == "time":
             facts.times += ((fields[0], int(fields[1])),)
     return facts
+
+
+def keep_plan(plan: BootPlan, path: str = PLAN) -> None:
+    """Keep the plan this boot was laid out by, whatever the configuration becomes later."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(path + ".new", "wb") as file:
+        file.write(encode(plan))
+    os.rename(path + ".new", path)
+
+
+def kept_plan(path: str = PLAN) -> BootPlan | None:
+    """The plan of this boot, or None where there is no layout."""
+    try:
+        with open(path, "rb") as file:
+            return decode(file.read())
+    except FileNotFoundError:
+        return None

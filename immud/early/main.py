@@ -95,6 +95,7 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
     if then:
         failed += then(failed)
     problems += [*refused, *failed, *found.problems]
+    facts.keep_plan(wanted)
     return facts.Facts(
         layout="partial" if any(p[0] == "error" for p in problems) else "done",
         plan=origin,
@@ -160,19 +161,10 @@ def ours(
 ) -> tuple[tuple[str, int, str, str], ...]:
     """The mounts immud answers for, as the kernel shows them now."""
     entries = mountinfo.read()
-    where = {"/usr": wanted.usr, "/etc": wanted.etc, "/var": wanted.var}
-    if wanted.root:
-        where["/"] = "/"
-    for path, target, state, _ in links:
-        if state == "unadopted":
-            where[path] = path
-        elif state == "bound":
-            where[path] = target
     found = []
-    for path, source in where.items():
+    for path, how, source in steps.expected(wanted, links):
         if entry := mountinfo.top(entries, path):
-            readonly = path in ("/", "/usr")
-            found.append((path, entry.id, "ro" if readonly else "rw", source))
+            found.append((path, entry.id, how, source))
     return tuple(found)
 
 

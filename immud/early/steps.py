@@ -186,6 +186,19 @@ def _directories(row: Row, plan: BootPlan, observed: Observed) -> list[Step]:
     return steps
 
 
+def expected(plan: BootPlan, links: tuple[Link, ...]) -> tuple[tuple[str, str, str], ...]:
+    """The mounts that have to be there, as (path, `ro` or `rw`, source), / first."""
+    found = [("/", "ro", "/")] if plan.root else []
+    found += [("/usr", "ro", plan.usr), ("/etc", "rw", plan.etc), ("/var", "rw", plan.var)]
+    rows = {row.path: row for row in plan.rows}
+    for path, _, state, _ in links:
+        if state == "unadopted":
+            found.append((path, "rw", path))
+        elif state == "bound":
+            found.append((path, "rw", rows[path].directory))
+    return tuple(found)
+
+
 def leads_to(row: Row, content: str) -> bool:
     """Whether a link with this content is the row's own, relative or absolute."""
     return content == row.target or content.rstrip("/") == row.directory

@@ -1,0 +1,118 @@
+"""What is true now: the mount table and the links, held against the plan of this boot. Pure.
+
+Nothing here is remembered from an earlier look. Phase 1's own problems are kept
+only while what they were about is still so.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from immud.early import mountinfo, steps
+from immud.early.facts import Facts
+from immud.early.observe import Observed
+from immud.early.plan import BootPlan
+from immud.model import LinkFact, ManagerState, MountFact, Problem, Severity
+
+# Of phase 1's problems these are about a moment, not about something that can be looked at.
+_LASTING = {
+    "config-invalid",
+    "plan-missing",
+    "source-missing",
+    "usr-refused",
+    "pid1-reload",
+    "pid1-reexec",
+    "phase1-failed",
+    "facts-unwritable",
+}
+
+_SOURCED = ("/usr", "/etc", "/var")
+
+RECONCILE = "busctl call org.immud1 /org/immud1 org.immud1.Manager Reconcile 'a{sv}' 0"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The layout as it is: every mount and link immud answers for, and what is wrong."""
+
+    mounts: tuple[MountFact, ...] = ()
+    links: tuple[LinkFact, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def attest(facts: Facts, plan: BootPlan | None, observed: Observed) -> Layout:
+    """Hold what was observed against the plan of this boot."""
+    lasting = [problem_of(p) for p in facts.problems if p[1] in _LASTING]
+    if plan is None:
+        return Layout(problems=tuple(lasting))
+    found = steps.resolve(plan, observed)
+    missing = {step.target for step in found.steps if step.op in ("link", "relink", "swap")}
+    links = tuple(
+        LinkFact(path, target, "missing" if path in missing else state, kind)
+        for path, target, state, kind in found.links
+    )
+    mounts = tuple(
+        _mount(where, how, source, observed)
+        for where, how, source in steps.expected(plan, found.links)
+    )
+    problems = [
+        *lasting,
+        *(problem_of(p) for p in found.problems),
+        *(_explain(m, facts) for m in mounts if m.state != "mounted"),
+        *(_dangling(link) for link in links if link.state == "missing"),
+    ]
+    return Layout(mounts, links, tuple(problems))
+
+
+def overall(problems: Iterable[Problem], *, off: bool, stopping: bool = False) -> ManagerState:
+    """One word for the whole."""
+    if stopping:
+        return ManagerState.STOPPING
+    if off:
+        return ManagerState.OFF
+    if any(problem.severity == Severity.ERROR for problem in problems):
+        return ManagerState.DEGRADED
+    return ManagerState.RUNNING
+
+
+def problem_of(record: steps.Problem) -> Problem:
+    """A problem as phase 1 records it, as a value."""
+    severity, code, text, data = record
+    return Problem(Severity(severity), code, text, dict(data))
+
+
+def _mount(where: str, how: str, source: str, observed: Observed) -> MountFact:
+    entry = mountinfo.top(observed.mounts, where)
+    if entry is None:
+        return MountFact(where, source, "", "", read_only=False, state="missing")
+    protected = how == "ro"
+    if protected and not entry.read_only:
+        state = "writable"
+    elif not protected and entry.read_only:
+        state = "read-only"
+    elif source not in (where, "/") and where in _SOURCED and where not in observed.placed:
+        state = "elsewhere"
+    else:
+        state = "mounted"
+    return MountFact(
+        where, entry.source, entry.fstype, entry.options, read_only=entry.read_only, state=state
+    )
+
+
+def _explain(mount: MountFact, facts: Facts) -> Problem:
+    """What phase 1 said about this path, or else a sentence of our own."""
+    for record in facts.problems:
+        if ("path", mount.where) in record[3] and record[1] not in _LASTING:
+            return problem_of(record)
+    text = {
+        "missing": f"{mount.where} is not mounted any more",
+        "writable": f"{mount.where} is writable, and is to be read-only",
+        "read-only": f"{mount.where} is read-only, and is to be writable",
+        "elsewhere": f"{mount.where} does not show the source that is configured",
+    }[mount.state]
+    data = {"path": mount.where, "state": mount.state}
+    return Problem(Severity.ERROR, f"mount-{mount.state}", f"{text}; to mend it: {RECONCILE}", data)
+
+
+def _dangling(link: LinkFact) -> Problem:
+    text = f"{link.path} is not the link to {link.target} it was; to mend it: {RECONCILE}"
+    return Problem(Severity.ERROR, "link-missing", text, {"path": link.path})
