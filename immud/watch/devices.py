@@ -1,0 +1,135 @@
+"""Block devices as values, and which of them came, changed or went.
+
+Pure: `immud.watch.udev` feeds it what libudev says.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A block device as udev's database describes it; empty strings for what it does not know.
+
+    `number` is `major:minor`; `diskseq` tells one plug of a drive from the
+    next (block(7) of sysfs, since Linux 5.15); `disk` is the path in sysfs of
+    the whole disk, its own where it is one; `bus` is `usb`, `ata`, `nvme` ...
+    """
+
+    devpath: str
+    devnode: str
+    number: str
+    diskseq: str = ""
+    fs_usage: str = ""
+    fs_type: str = ""
+    uuid: str = ""
+    label: str = ""
+    partuuid: str = ""
+    serial: str = ""
+    serial_short: str = ""
+    disk: str = ""
+    bus: str = ""
+    removable: bool = False
+
+    @property
+    def key(self) -> str:
+        """What one plug of one device is known by: the path alone is used again."""
+        return f"{self.devpath}#{self.diskseq}"
+
+
+class What(StrEnum):
+    """What happened to a device."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvent:
+    """A device came, changed or went. A removed one is as it was last seen."""
+
+    what: What
+    device: Device
+
+
+def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = False) -> Device:
+    """The device of an entry in udev's database."""
+    get = properties.get
+    whole = get("DEVTYPE") != "partition"
+    return Device(
+        devpath=devpath,
+        devnode=get("DEVNAME", ""),
+        number=f"{get('MAJOR', '0')}:{get('MINOR', '0')}",
+        diskseq=get("DISKSEQ", ""),
+        fs_usage=get("ID_FS_USAGE", ""),
+        fs_type=get("ID_FS_TYPE", ""),
+        uuid=get("ID_FS_UUID", ""),
+        label=decoded(get("ID_FS_LABEL_ENC", "")) or get("ID_FS_LABEL", ""),
+        partuuid=get("ID_PART_ENTRY_UUID", ""),
+        serial=get("ID_SERIAL", ""),
+        serial_short=get("ID_SERIAL_SHORT", ""),
+        disk=devpath if whole else devpath.rpartition("/")[0],
+        bus=get("ID_BUS", ""),
+        removable=removable,
+    )
+
+
+def decoded(text: str) -> str:
+    """A label as it was written: udev writes unusual bytes as `\\x20` in its _ENC properties."""
+    if "\\x" not in text:
+        return text
+    head, *rest = text.split("\\x")
+    raw = head.encode()
+    for piece in rest:
+        raw += bytes.fromhex(piece[:2]) + piece[2:].encode()
+    return raw.decode(errors="replace")
+
+
+def usable(properties: Mapping[str, str], *, initialized: bool, sectors: str) -> bool:
+    """Whether a device counts as being there: udev is done with it, and it has a medium.
+
+    A card reader without a card and a disconnected NBD stay in sysfs, with a
+    size of 0; `SYSTEMD_READY=0` is how udev rules say "not yet" (systemd.device(5)).
+    """
+    return (
+        initialized and properties.get("SYSTEMD_READY") != "0" and sectors.strip() not in ("", "0")
+    )
+
+
+class Inventory:
+    """The block devices that are there, by their path in sysfs."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, Device] = {}
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        return tuple(self._devices.values())
+
+    def seen(self, device: Device) -> tuple[DeviceEvent, ...]:
+        """`device` is there as described."""
+        known = self._devices.get(device.devpath)
+        if known == device:
+            return ()
+        gone: tuple[DeviceEvent, ...] = ()
+        if known and known.diskseq != device.diskseq:
+            # Another drive, or medium, took the place before we heard of the end of the first.
+            gone, known = self.removed(device.devpath), None
+        self._devices[device.devpath] = device
+        return (*gone, DeviceEvent(What.CHANGED if known else What.ADDED, device))
+
+    def removed(self, devpath: str, diskseq: str = "") -> tuple[DeviceEvent, ...]:
+        """The device is gone, or not usable any more; late news of another plug change nothing."""
+        known = self._devices.get(devpath)
+        if known is None or (diskseq and known.diskseq and diskseq != known.diskseq):
+            return ()
+        del self._devices[devpath]
+        return (DeviceEvent(What.REMOVED, known),)
+
+    def only(self, devpaths: Iterable[str]) -> tuple[DeviceEvent, ...]:
+        """After a fresh look at sysfs: whatever is not among `devpaths` is gone."""
+        there = set(devpaths)
+        gone = [path for path in self._devices if path not in there]
+        return tuple(event for path in gone for event in self.removed(path))
