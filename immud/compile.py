@@ -69,6 +69,8 @@ def _write(name: str, data: bytes, dir_fd: int) -> None:
         os.unlink(name, dir_fd=dir_fd)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with open(os.open(name, flags, 0o644, dir_fd=dir_fd), "wb") as file:
+        # Whatever the umask: everybody may read it, as the configuration.
+        os.fchmod(file.fileno(), 0o644)
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,0 +1,96 @@
+"""`immud enable` and `immud disable`."""
+
+import os
+import sys
+from argparse import Namespace
+
+from immud.check import examine_system
+from immud.cli.render import Style, problem_lines
+from immud.compile import compile_now, compile_plan, remove_plan, write_plan
+from immud.early.plan import PATH
+from immud.errors import ImmudError, NotAuthorized
+from immud.model import Severity
+
+UNIT = "immud.service"
+
+
+def systemctl(verb: str, root: str) -> None:
+    """`systemctl enable` or `disable` of the unit. Raises CommandFailed with what it said.
+
+    In another root it works on the files alone, no systemd need run.
+    """
+    import asyncio  # noqa: PLC0415 - not for a refusal
+
+    from immud.run import run  # noqa: PLC0415
+
+    elsewhere = [] if os.path.realpath(root) == "/" else [f"--root={os.path.abspath(root)}"]
+    asyncio.run(run("systemctl", *elsewhere, "--quiet", "--no-ask-password", verb, UNIT))
+
+
+def require_root(command: str) -> None:
+    """Raises NotAuthorized for anybody but root."""
+    if os.geteuid() != 0:
+        raise NotAuthorized(f"{command} changes the system and needs root; try: sudo {command}")
+
+
+def enable(arguments: Namespace) -> int:
+    """Check, compile and enable; refuse before touching anything if a check fails."""
+    require_root("immud enable")
+    root: str = arguments.root
+    config, problems = examine_system(root)
+    style = Style.of(sys.stderr)
+    for line in problem_lines(problems, style):
+        print(line, file=sys.stderr)
+    errors = sum(problem.severity is Severity.ERROR for problem in problems)
+    if errors:
+        these = "this problem" if errors == 1 else f"these {errors} problems"
+        raise ImmudError(f"nothing was changed; solve {these} first, then run immud enable again")
+    was_there = os.path.lexists(os.path.join(root, PATH[1:]))
+    # The plan first: an enabled service without one would have to compile it at boot.
+    changed = write_plan(compile_plan(config), root)
+    try:
+        systemctl("enable", root)
+    except ImmudError:
+        if not was_there:
+            remove_plan(root)
+        raise
+    if was_there and not changed:
+        print("Enabled already, and the boot plan is up to date.")
+    elif was_there:
+        print("The boot plan was compiled anew; the next boot follows it.")
+    else:
+        print("Enabled. Nothing changes before the next boot, which will:")
+        print(_promise(config.root_readonly))
+        print("See every step with: immud plan. To undo this: immud disable.")
+    return 0
+
+
+def _promise(root_readonly: bool) -> str:
+    frozen = "/usr and /" if root_readonly else "/usr"
+    return (
+        f"  - make {frozen} read-only, and keep /etc and /var writable\n"
+        "  - put the links of the layout where nothing or an empty directory is;\n"
+        "    directories with something in them stay (see immud adopt)\n"
+        "  - open the configured tombs when their drives are there\n"
+        "One boot without all that: add immud=off to the kernel command line."
+    )
+
+
+def disable(arguments: Namespace) -> int:
+    """Undo enable, exactly."""
+    require_root("immud disable")
+    root: str = arguments.root
+    # The unit first: interrupted here, a plan that nothing reads is left.
+    systemctl("disable", root)
+    if remove_plan(root):
+        print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
+        print("Links stay, and are valid without immud; immud release puts directories back.")
+    else:
+        print("Not enabled; nothing to undo.")
+    return 0
+
+
+def recompile(root: str = "/") -> None:
+    """Bring the plan up to date after the layout has changed, where there is one."""
+    if os.path.lexists(os.path.join(root, PATH[1:])):
+        write_plan(compile_now(root), root)

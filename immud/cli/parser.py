@@ -1,0 +1,179 @@
+"""What the command line accepts: one table, from which the parser is built.
+
+Man pages and completions are made from the same parser.
+"""
+
+import argparse
+from typing import Any, NamedTuple
+
+from immud import __version__
+
+Argument = tuple[tuple[str, ...], dict[str, Any]]
+
+
+class Command(NamedTuple):
+    """A command: what it is called and said to do, and the function that does it."""
+
+    name: str
+    help: str
+    description: str
+    module: str
+    function: str
+    arguments: tuple[Argument, ...] = ()
+
+
+JSON: Argument = (("--json",), {"action": "store_true", "help": "print JSON for programs"})
+ROOT: Argument = (
+    ("--root",),
+    {"metavar": "DIR", "default": "/", "help": "work on the system in DIR instead of this one"},
+)
+DRY_RUN: Argument = (
+    ("-n", "--dry-run"),
+    {"action": "store_true", "help": "print the steps and change nothing"},
+)
+PATHS: Argument = (
+    ("paths",),
+    {"metavar": "PATH", "nargs": "*", "help": "a path of the layout such as /home; default: all"},
+)
+NAME: Argument = (
+    ("name",),
+    {"metavar": "NAME", "nargs": "?", "default": "home", "help": "the tomb; default: home"},
+)
+
+COMMANDS = (
+    Command(
+        "status",
+        "show the state, and what to do about problems",
+        "Shows the state of the system, its problems and what to do about them, and the mounts, "
+        "links and tombs that immud looks after.",
+        "status",
+        "status",
+        (JSON,),
+    ),
+    Command(
+        "plan",
+        "print the steps the next boot will perform",
+        "Prints exactly the steps the next boot will perform, without performing any. What is in "
+        "place already, because this boot did it, is not printed again.",
+        "plan",
+        "plan",
+        (JSON, ROOT),
+    ),
+    Command(
+        "enable",
+        "check the system, and make it immutable from the next boot on",
+        "Checks the system, compiles the configuration to the boot plan and enables the service. "
+        "Nothing changes before the next boot. Running it again is harmless.",
+        "enable",
+        "enable",
+        (ROOT,),
+    ),
+    Command(
+        "disable",
+        "undo enable: the next boot is an ordinary one",
+        "Undoes what enable did: the next boot is an ordinary one. Links stay, and are valid "
+        "without immud; see immud release.",
+        "enable",
+        "disable",
+        (ROOT,),
+    ),
+    Command(
+        "adopt",
+        "move directories to /var, behind links",
+        "Moves the directories of the layout to /var and puts links in their places, each in one "
+        "atomic exchange. Nothing is deleted or copied.",
+        "adopt",
+        "adopt",
+        (PATHS, DRY_RUN, JSON),
+    ),
+    Command(
+        "release",
+        "put adopted directories back",
+        "Puts adopted directories back in the places of their links: the reverse of adopt.",
+        "adopt",
+        "release",
+        (PATHS, DRY_RUN, JSON),
+    ),
+    Command(
+        "open",
+        "unlock, check and mount a tomb",
+        "Unlocks, checks and mounts a tomb. Asks for the passphrase where the tomb has no key "
+        "file: on this terminal, or through the agents where there is none.",
+        "tomb",
+        "open_",
+        (NAME,),
+    ),
+    Command(
+        "close",
+        "unmount and lock a tomb",
+        "Unmounts and locks a tomb. Where processes are in the way, names them and leaves it open.",
+        "tomb",
+        "close",
+        (
+            NAME,
+            (
+                ("--force",),
+                {"action": "store_true", "help": "end the processes that are in the way"},
+            ),
+        ),
+    ),
+    Command(
+        "eject",
+        "close a tomb, and make its drive safe to remove",
+        "Closes a tomb and powers its drive down, so that it is safe to remove.",
+        "tomb",
+        "eject",
+        (
+            NAME,
+            (
+                ("--force",),
+                {"action": "store_true", "help": "end the processes that are in the way"},
+            ),
+        ),
+    ),
+    Command(
+        "watch",
+        "print changes as they happen",
+        "Prints every change of state, mounts, links, tombs and jobs as it happens, until "
+        "interrupted. With --json, a line of JSON for each.",
+        "watch",
+        "watch",
+        (JSON,),
+    ),
+    Command(
+        "daemon",
+        "run the daemon in the foreground",
+        "Runs the daemon, as immud.service does once the layout is in place.",
+        "daemon",
+        "daemon",
+    ),
+)
+
+EXIT_CODES = (
+    "exit codes: 0 done, 1 the operation failed, 2 wrong usage, "
+    "3 the daemon can't be reached, 4 not authorised"
+)
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser; what it returns names the module and function of the command."""
+    parser = argparse.ArgumentParser(
+        prog="immud",
+        description="Keeps the system read-only, and people's data where they can carry it away.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"immud {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=command.description,
+            epilog=EXIT_CODES,
+            allow_abbrev=False,
+        )
+        for flags, options in command.arguments:
+            sub.add_argument(*flags, **options)
+        sub.set_defaults(module=command.module, function=command.function)
+    return parser

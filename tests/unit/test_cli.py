@@ -1,0 +1,293 @@
+"""The real command in a process of its own: exit codes, output, and what it imports.
+
+Only ever on a system in another root directory: nothing here may touch this one.
+"""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from immud.cli.parser import COMMANDS, build
+from immud.compile import compile_now
+from immud.early.plan import decode
+
+TOP = Path(__file__).parents[2]
+NOBODY = 65534
+
+UNIT = """\
+[Service]
+ExecStart=/bin/true
+[Install]
+WantedBy=local-fs.target
+Alias=dbus-org.immud1.service
+"""
+
+
+def immud(
+    *arguments: str, user: int | None = None, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *options, "-m", "immud", *arguments],
+        cwd=TOP,
+        env={"PATH": os.environ["PATH"], "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        user=user if os.geteuid() == 0 else None,
+    )
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small stock system."""
+    for path in ("usr/bin", "usr/lib/systemd/system", "etc/systemd/system", "var", "tmp", "home/a"):
+        (tmp_path / path).mkdir(parents=True)
+    for name in ("pystemd", "dbus_next", "pyudev", "structlog"):
+        (tmp_path / "usr/lib/python3/dist-packages" / name).mkdir(parents=True)
+    (tmp_path / "usr/lib/systemd/system/immud.service").write_text(UNIT)
+    (tmp_path / "bin").symlink_to("usr/bin")
+    return tmp_path
+
+
+def tree(root: Path) -> dict[str, object]:
+    """Everything below `root`: names, contents of files and of links."""
+    return {
+        str(path.relative_to(root)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else None
+        for path in root.rglob("*")
+    }
+
+
+# --- the command line -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("nonsense",), ("status", "--nonsense"), ("plan", "x"), ("open", "a", "b"), ("stat",)],
+)
+def test_wrong_usage_is_2(arguments: tuple[str, ...]) -> None:
+    done = immud(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "usage: immud" in done.stderr
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    done = immud("--help")
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f"\n    {command.name} " in done.stdout
+    assert "3 the daemon can't" in done.stdout
+    assert max(map(len, done.stdout.split("\n"))) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_its_own_help_and_its_function(command: object) -> None:
+    assert command in COMMANDS
+    arguments = build().parse_args([command.name])  # type: ignore[attr-defined]
+    assert (arguments.module, arguments.function) == (command.module, command.function)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", ["enable", "disable", "adopt", "release", "daemon"])
+def test_without_root_it_is_4_and_says_so(command: str) -> None:
+    done = immud(command, user=NOBODY)
+    assert done.returncode == 4
+    assert done.stderr == (
+        f"immud: immud {command} changes the system and needs root; try: sudo immud {command}\n"
+    )
+
+
+# --- plan -----------------------------------------------------------------------
+
+PLAN = """\
+link       /usr/local       -> ../var/usrlocal
+mount      /usr             read-only, from /usr
+mount      /etc             writable, from /etc
+mount      /var             writable, from /var
+mount      /home            writable, from /home
+"""
+
+
+def test_plan_prints_the_steps(root: Path) -> None:
+    before = tree(root)
+    done = immud("plan", "--root", str(root))
+    assert done.returncode == 0
+    assert done.stdout.startswith(PLAN)
+    assert "link       /opt             -> var/opt\n" in done.stdout
+    assert done.stdout.endswith("read-only  /\n")
+    assert "immud adopt /home" in done.stderr
+    assert tree(root) == before
+
+
+def test_plan_for_programs(root: Path) -> None:
+    done = immud("plan", "--root", str(root), "--json")
+    record = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert record["steps"][1] == {
+        "operation": "attach",
+        "target": "/usr",
+        "source": "/usr",
+        "read_only": True,
+        "mode": None,
+        "description": PLAN.split("\n")[1],
+    }
+    assert {"path": "/home", "target": "var/home", "state": "unadopted", "kind": "link"} in (
+        record["links"]
+    )
+    assert [problem["code"] for problem in record["problems"]] == ["unadopted"]
+
+
+def test_plan_with_a_wrong_configuration_is_1(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "etc/immud/immud.toml").write_text("[bot]\n")
+    done = immud("plan", "--root", str(root))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        f'immud: {root}/etc/immud/immud.toml:1: bot: unknown table; did you mean "boot"?\n'
+    )
+
+
+# --- enable and disable ---------------------------------------------------------
+
+
+def test_enable_again_and_disable_leave_what_was_there(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    before = tree(root)
+    first = immud("enable", "--root", str(root))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.startswith("Enabled. Nothing changes before the next boot, which will:\n")
+    enabled = tree(root)
+    assert decode((root / "etc/immud/boot.plan").read_bytes()) == compile_now(str(root))
+    assert sorted(enabled.keys() - before.keys()) == [
+        "etc/immud/boot.plan",
+        "etc/systemd/system/dbus-org.immud1.service",
+        "etc/systemd/system/local-fs.target.wants",
+        "etc/systemd/system/local-fs.target.wants/immud.service",
+    ]
+
+    again = immud("enable", "--root", str(root))
+    assert (again.returncode, again.stdout) == (
+        0,
+        "Enabled already, and the boot plan is up to date.\n",
+    )
+    assert tree(root) == enabled
+
+    (root / "etc/immud/immud.toml").write_text("boot.wait = 20\n")
+    changed = immud("enable", "--root", str(root))
+    assert changed.stdout == "The boot plan was compiled anew; the next boot follows it.\n"
+    assert decode((root / "etc/immud/boot.plan").read_bytes()).wait == 20
+    (root / "etc/immud/immud.toml").unlink()
+
+    done = immud("disable", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Disabled. ")
+    after = tree(root)
+    # Some versions of systemctl leave the directory they made, empty.
+    assert after.pop("etc/systemd/system/local-fs.target.wants", None) is None
+    assert after == before
+
+    again = immud("disable", "--root", str(root))
+    assert (again.returncode, again.stdout) == (0, "Not enabled; nothing to undo.\n")
+
+
+def test_enable_refuses_before_it_touches_anything_and_says_everything(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "etc/immud/immud.toml").write_text("[bot]\n[boot]\nwait = -1\n")
+    (root / "etc/fstab").write_text("UUID=1 /usr ext4 defaults 0 2\n")
+    before = tree(root)
+    done = immud("enable", "--root", str(root))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    said = " ".join(done.stderr.split())
+    for text in (
+        'immud.toml:1: bot: unknown table; did you mean "boot"?',
+        "immud.toml:3: boot.wait: is -1; it has to be",
+        "error: /etc/fstab:1: /usr is mounted from here",
+        "warning: systemd is not running as PID 1",
+        "immud: nothing was changed; solve these 3 problems first, then run immud enable again",
+    ):
+        assert text in said
+    assert tree(root) == before
+
+
+def test_enable_takes_its_plan_back_where_the_unit_cannot_be_enabled(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "etc/systemd/system/immud.service").symlink_to("/dev/null")
+    before = tree(root)
+    done = immud("enable", "--root", str(root))
+    assert done.returncode == 1
+    assert "immud: systemctl ended with status 1: " in done.stderr
+    assert "masked" in done.stderr
+    assert tree(root) == before
+
+
+# --- signals, and readers that go away ------------------------------------------
+
+
+def test_interrupted_it_ends_as_the_signal_ends_a_program(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    os.mkfifo(root / "etc/immud/immud.toml")  # opening it waits for a writer
+    command = [sys.executable, "-m", "immud", "plan", "--root", str(root)]
+    with subprocess.Popen(command, cwd=TOP, stderr=subprocess.PIPE) as process:
+        writing = _open_when_read(root / "etc/immud/immud.toml")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+        os.close(writing)
+    assert process.returncode == -signal.SIGINT
+    assert stderr == b""
+
+
+def _open_when_read(fifo: Path) -> int:
+    """A writing end, as soon as somebody has the reading one: they now wait for data."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            time.sleep(0.02)
+    pytest.fail("nobody reads the configuration")
+
+
+def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "immud", "plan", "--json", "--root", str(root)]
+    done = subprocess.run(
+        command, cwd=TOP, stdout=writing, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
+
+
+# --- what is imported -------------------------------------------------------------
+
+HEAVY = {"dbus_next", "dbus_fast", "pyudev", "structlog", "pystemd", "asyncio", "subprocess"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("plan", "--root", "ROOT"), ("enable", "--root", "BAD")]
+)
+def test_what_needs_no_daemon_imports_no_library(root: Path, arguments: tuple[str, ...]) -> None:
+    bad = root / "bad"
+    bad.mkdir()
+    places = {"ROOT": str(root), "BAD": str(bad)}
+    done = immud(*(places.get(a, a) for a in arguments), options=("-X", "importtime"))
+    imported = {
+        line.rpartition("|")[2].strip() for line in done.stderr.split("\n") if "import time" in line
+    }
+    assert "immud.cli" in imported
+    assert not imported & HEAVY
