@@ -25,9 +25,6 @@ class Entry:
     empty: bool = False
     what: str = ""
 
-    def is_link_to(self, content: str) -> bool:
-        return self.kind is Kind.LINK and self.content == content
-
     @property
     def is_directory(self) -> bool:
         return self.kind is Kind.DIRECTORY
@@ -128,8 +125,12 @@ class RowFacts:
 
     @property
     def linked(self) -> bool:
-        """Whether the path is a link to where the row leads, relative or absolute."""
-        return self.path.kind is Kind.LINK and leads_to(self.row, self.path.content)
+        """Whether the path is a link to where the row leads."""
+        return self.leads(self.path)
+
+    def leads(self, entry: Entry) -> bool:
+        """Whether `entry` is such a link, relative or absolute."""
+        return entry.kind is Kind.LINK and leads_to(self.row, entry.content)
 
 
 @dataclass(frozen=True, slots=True)

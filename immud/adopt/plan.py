@@ -56,11 +56,10 @@ def release_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]
 def left_alone(fact: RowFacts) -> str:
     """Why adopting leaves a row as it is without calling that a failure; "" where it does not."""
     path = fact.row.path
-    if fact.adopted or fact.path.is_absent:
-        return ""
     if fact.at_boot:
-        return f"{path} changes at the next boot with immud enabled, before programs use it."
-    if not fact.volatile:
+        at_boot = f"{path} changes at the next boot with immud enabled, before programs use it."
+        return "" if fact.adopted else at_boot
+    if fact.adopted or fact.path.is_absent or not fact.volatile:
         return ""
     why = ""
     if fact.declared:
@@ -71,7 +70,7 @@ def left_alone(fact: RowFacts) -> str:
         why = "it is not empty"
     elif fact.below or any(not mount.own for mount in fact.mounts):
         why = f"something is mounted at {(fact.below or (path,))[0]}"
-    elif not (fact.beside.is_absent or _ours(fact, beside=True)):
+    elif not _free(fact):
         why = f"{beside(path)} is in the way"
     if not why:
         return ""
@@ -93,15 +92,16 @@ def _each(
 
 
 def _adopt(fact: RowFacts) -> Steps:
-    if left_alone(fact):
+    if fact.at_boot or left_alone(fact):
         return []
+    tidy = _tidy(fact)
     if fact.row.kind == "bind":
-        return _adopt_bind(fact)
+        return tidy + _adopt_bind(fact)
     if fact.path.is_directory:
-        return _adopt_volatile(fact) if fact.volatile or fact.at_boot else _adopt_directory(fact)
+        return tidy + (_adopt_volatile(fact) if fact.volatile else _adopt_directory(fact))
     if not (fact.path.is_absent or fact.adopted):
         refuse.foreign(fact)
-    return _complete(fact)
+    return tidy + _complete(fact)
 
 
 def _adopt_directory(fact: RowFacts) -> Steps:
@@ -122,13 +122,13 @@ def _adopt_directory(fact: RowFacts) -> Steps:
 def _complete(fact: RowFacts) -> Steps:
     """A link where there is none yet, and the directory it leads to."""
     row = fact.row
-    steps: Steps = _tidy_beside(fact)
+    steps: Steps = []
     if not (fact.directory.is_directory and fact.adopted):
         refuse.one_file_system(fact)
     if fact.directory.is_absent or _ours(fact):
         refuse.over(fact)
         if _ours(fact):
-            steps.append(RemoveLink(row.directory, row.target))
+            steps.append(RemoveLink(row.directory, fact.directory.content))
         steps.append(MakeDirectory(row.directory, row.mode))
     elif not fact.directory.is_directory:
         refuse.occupied(fact, fact.directory, row.directory)
@@ -146,15 +146,13 @@ def _adopt_volatile(fact: RowFacts) -> Steps:
     """An empty directory gives way to a link, by an exchange with a name beside it."""
     row = fact.row
     _check(fact)
-    aside = beside(row.path)
+    aside = _aside(fact)
     steps: Steps = []
     if fact.directory.is_absent:
         steps.append(MakeDirectory(row.directory, row.mode))
-    if fact.beside.is_directory:
-        steps.append(RemoveEmpty(aside))
-    if not fact.beside.is_link_to(row.target):
-        steps.append(MakeLink(aside, row.target))
-    steps.append(Sync((parent(row.path),)))
+    elif not fact.directory.is_directory:
+        refuse.occupied(fact, fact.directory, row.directory)
+    steps += [MakeLink(aside, row.target), Sync((parent(row.path),))]
     steps += [*_detach(fact), *_exchange(row.path, aside), RemoveEmpty(aside)]
     return [*steps, Sync((parent(row.path),))]
 
@@ -166,16 +164,16 @@ def _adopt_bind(fact: RowFacts) -> Steps:
     if bound:
         return []
     _check(fact)
-    aside = beside(row.path)
-    steps: Steps = _tidy_beside(fact)
+    steps: Steps = []
     if _ours(fact):
-        steps.append(RemoveLink(row.directory, row.target))
+        steps.append(RemoveLink(row.directory, fact.directory.content))
     elif not (fact.directory.is_absent or fact.directory.is_directory):
         refuse.occupied(fact, fact.directory, row.directory)
     if not fact.directory.is_directory:
         steps.append(MakeDirectory(row.directory, row.mode))
     changed = [Sync((parent(row.directory),))] if steps else []
     if fact.linked:
+        aside = _aside(fact)
         steps += [*changed, MakeDirectory(aside, row.mode), *_exchange(row.path, aside)]
         steps += [RemoveLink(aside, fact.path.content), Sync((parent(row.path),))]
     elif fact.path.is_absent:
@@ -193,14 +191,14 @@ def _adopt_bind(fact: RowFacts) -> Steps:
 
 def _release(fact: RowFacts) -> Steps:
     row = fact.row
+    steps = _tidy(fact)
     if fact.path.is_directory:
-        return _release_directory(fact)
-    steps: Steps = []
+        return steps + _release_directory(fact)
     if fact.path.is_absent:
-        if not fact.directory.is_directory or fact.volatile:
-            steps = _tidy_beside(fact)
-            return [*steps, MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
-        steps = [MakeLink(row.path, row.target)]
+        if not fact.directory.is_directory or fact.volatile or fact.at_boot:
+            steps += [MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
+            return steps + _leftover(fact) + _writable(fact)
+        steps.append(MakeLink(row.path, row.target))
     elif not fact.linked:
         refuse.foreign(fact)
     if fact.volatile or fact.at_boot:
@@ -220,27 +218,25 @@ def _release_directory(fact: RowFacts) -> Steps:
     """The directory is there already: undo a bind, or tidy up after an interrupted run."""
     row = fact.row
     steps: Steps = []
-    if row.kind == "bind" and fact.path.empty and fact.directory.is_directory:
-        refuse.one_file_system(fact)
+    if row.kind == "bind" and fact.directory.is_directory:
         refuse.over(fact)
-        steps += [*_detach(fact), *_exchange(row.path, row.directory), RemoveEmpty(row.directory)]
-        return [*steps, Sync((parent(row.directory),)), *_writable(fact)]
-    if _ours(fact) and not fact.volatile:
-        steps += [RemoveLink(row.directory, row.target), Sync((parent(row.directory),))]
-    steps += _tidy_beside(fact)
+        if fact.path.empty:
+            refuse.one_file_system(fact)
+            steps += [*_detach(fact), *_exchange(row.path, row.directory)]
+        if fact.path.empty or fact.directory.empty:
+            # The directory that was mounted on; after an interrupted run it is all there is.
+            steps += [RemoveEmpty(row.directory), Sync((parent(row.directory),))]
+        return steps if fact.mounts and not fact.path.empty else steps + _writable(fact)
+    steps += _leftover(fact)
     return steps if fact.mounts else steps + _writable(fact)
 
 
 def _release_volatile(fact: RowFacts) -> Steps:
     """A new directory in the link's place; there is nothing to bring back."""
     row = fact.row
-    aside = beside(row.path)
-    steps: Steps = []
-    if fact.beside.is_link_to(row.target):
-        steps.append(RemoveLink(aside, row.target))
-    if not fact.beside.is_directory:
-        steps.append(MakeDirectory(aside, row.mode))
-    steps += [Sync((parent(row.path),)), *_exchange(row.path, aside)]
+    aside = _aside(fact)
+    steps: Steps = [MakeDirectory(aside, row.mode), Sync((parent(row.path),))]
+    steps += _exchange(row.path, aside)
     steps += [RemoveLink(aside, _content(fact)), Sync((parent(row.path),))]
     return steps + _writable(fact)
 
@@ -252,12 +248,30 @@ def _check(fact: RowFacts) -> None:
     refuse.one_file_system(fact)
 
 
-def _ours(fact: RowFacts, *, beside: bool = False) -> bool:
-    """Whether a run that was interrupted left the link (beside: or its empty directory) there."""
-    if beside:
-        empty = fact.beside.is_directory and fact.beside.empty
-        return empty or fact.beside.is_link_to(fact.row.target)
-    return fact.directory.is_link_to(fact.row.target)
+def _ours(fact: RowFacts) -> bool:
+    """Whether a run that was interrupted left its link where the directory is to go."""
+    return not fact.volatile and fact.leads(fact.directory)
+
+
+def _leftover(fact: RowFacts) -> Steps:
+    """Take that link away again."""
+    place = fact.row.directory
+    if not _ours(fact):
+        return []
+    return [RemoveLink(place, fact.directory.content), Sync((parent(place),))]
+
+
+def _free(fact: RowFacts) -> bool:
+    """Whether the name beside the path holds nothing, or what an interrupted run left there."""
+    aside = fact.beside
+    return aside.is_absent or fact.leads(aside) or aside.empty
+
+
+def _aside(fact: RowFacts) -> str:
+    """The name beside the path, for an exchange. Raises TargetExists where it is taken."""
+    if not _free(fact):
+        refuse.occupied(fact, fact.beside, beside(fact.row.path))
+    return beside(fact.row.path)
 
 
 def _content(fact: RowFacts) -> str:
@@ -281,17 +295,12 @@ def _inside(fact: RowFacts) -> Steps:
     return [*steps, Sync((home, parent(home)))] if steps else []
 
 
-def _tidy_beside(fact: RowFacts) -> Steps:
-    """What an interrupted run left at the name beside the path."""
+def _tidy(fact: RowFacts) -> Steps:
+    """Remove what an interrupted run left at the name beside the path."""
     aside = beside(fact.row.path)
-    if fact.beside.is_link_to(fact.row.target):
-        return [RemoveLink(aside, fact.row.target)]
-    if fact.beside.is_directory and fact.beside.empty:
-        return [RemoveEmpty(aside)]
-    if fact.beside.is_directory and fact.adopted:
-        # Somebody put something in while it was exchanged: their directory goes back.
-        return [*_exchange(fact.row.path, aside), RemoveLink(aside, fact.path.content)]
-    return []
+    if fact.leads(fact.beside):
+        return [RemoveLink(aside, fact.beside.content)]
+    return [RemoveEmpty(aside)] if fact.beside.empty else []
 
 
 def _writable(fact: RowFacts) -> Steps:
