@@ -8,7 +8,7 @@ then fails, and with it what asked to be held back.
 import os
 from collections.abc import Callable
 
-from immud.early import kernel, pid1, sources
+from immud.early import kernel, namespaces, pid1, sources, tmpfiles
 from immud.early.execute import Trees
 from immud.early.steps import Problem, Step
 
@@ -16,6 +16,10 @@ from immud.early.steps import Problem, Step
 # and not the empty mount point of a drive that is not there.
 MARKER = ".immud"
 SOURCES_OK = "/run/immud/sources.ok"
+
+# Once another /usr is in place nothing of the old one can be imported any more: what
+# the steps may need is loaded by now.
+LOADED = (namespaces, tmpfiles)
 
 Then = Callable[[list[Problem]], list[Problem]]
 

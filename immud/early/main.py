@@ -96,6 +96,7 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
         failed += then(failed)
     problems += [*refused, *failed, *found.problems]
     facts.keep_plan(wanted)
+    problems += _follow_links(wanted, found.links)
     return facts.Facts(
         layout="partial" if any(p[0] == "error" for p in problems) else "done",
         plan=origin,
@@ -103,6 +104,22 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
         links=found.links,
         problems=tuple(problems),
     )
+
+
+def _follow_links(wanted: plan.BootPlan, links: tuple[steps.Link, ...]) -> list[steps.Problem]:
+    """Tell systemd-tmpfiles, which runs next, what is behind the links."""
+    adopted = {path for path, _, state, kind in links if (state, kind) == ("adopted", "link")}
+    moved = tuple((row.path, row.directory) for row in wanted.rows if row.path in adopted)
+    if not moved:
+        return []
+    from immud.early import tmpfiles  # noqa: PLC0415 - there are no links yet without it
+
+    try:
+        tmpfiles.write(moved)
+    except OSError as error:
+        text = f"systemd-tmpfiles may warn about the links: {error}"
+        return [("notice", "tmpfiles", text, ())]
+    return []
 
 
 def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:

@@ -64,6 +64,17 @@ def tell(what: str) -> None:
             manager.Manager.StartUnit(wanted, b"replace")
 
 
+def system_state() -> str:
+    """What `systemctl is-system-running` says, over the private socket: dbus may be gone."""
+    from pystemd.dbuslib import DBusAddress  # noqa: PLC0415
+    from pystemd.systemd1 import Manager  # noqa: PLC0415
+
+    address = b"unix:path=/run/systemd/private"
+    with DBusAddress(address, peer_to_peer=True) as bus, Manager(bus=bus) as manager:
+        state: bytes = manager.Manager.SystemState
+        return state.decode()
+
+
 def _default(manager: object) -> bytes:
     target: str | bytes = manager.Manager.GetDefaultTarget()  # type: ignore[attr-defined]
     return target.encode() if isinstance(target, str) else target

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.namespaces import enter_root, namespaced
 
 # Everything phase 1 loads late, because below the new root there is nothing to load from.
-from immud.early import elsewhere, kernel, main, mountinfo, namespaces, plan
+from immud.early import elsewhere, kernel, main, mountinfo, plan
 from immud.early.plan import BootPlan, Row
+from tests.support.namespaces import enter_root, namespaced
 from tests.support.stock import stock_root
 
-LOADED_LATE = (elsewhere, namespaces)
+LOADED_LATE = elsewhere.LOADED
 
 SILVERBLUE = (
     Row("/home", "var/home"),

@@ -1,0 +1,166 @@
+"""The layout in a booted system: what a person finds after `immud enable` and a reboot."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.container import Container
+
+# A service with a mount namespace of its own that is there before immud is.
+EARLY_BIRD = """
+[Unit]
+DefaultDependencies=no
+Before=immud.service
+[Service]
+PrivateTmp=no
+ProtectKernelTunables=yes
+ExecStart=/usr/bin/sleep infinity
+[Install]
+WantedBy=sysinit.target
+"""
+
+IMMUTABLE = """
+for place in /usr /; do
+    if touch "$place/x" 2>/dev/null; then echo "$place is writable"; fi
+done
+for place in /etc /var /home /root; do
+    touch "$place/x" && rm "$place/x" || echo "$place is not writable"
+done
+"""
+
+
+@pytest.fixture
+def enabled(container: Container) -> Iterator[Container]:
+    """A stock system with immud enabled, nothing adopted, off."""
+    container.disk.run("immud", "enable")
+    return container
+
+
+@pytest.fixture
+def adopted(container: Container) -> Iterator[Container]:
+    """A system that was adopted and enabled while it ran, and is off again."""
+    container.boot()
+    container.run("immud", "adopt")
+    container.run("immud", "enable")
+    container.poweroff()
+    return container
+
+
+def complaints(machine: Container) -> list[str]:
+    """What of the layout is not so, in the host's mount namespace and in every other."""
+    found = []
+    script = "for p in /proc/[0-9]*; do echo $(readlink $p/ns/mnt) ${p#/proc/}; done"
+    listed = machine.run("sh", "-c", script).stdout.splitlines()
+    namespaces = {line.split()[0]: line.split()[1] for line in listed if len(line.split()) == 2}
+    for pid in namespaces.values():
+        told = machine.run("nsenter", "-t", pid, "-m", "touch", "/usr/x", check=False)
+        if "Read-only" not in told.stderr and "No such process" not in told.stderr:
+            found.append(f"/usr of {pid}: {told.stderr or 'writable'}")
+        told = machine.run("nsenter", "-t", pid, "-m", "touch", "/x", check=False)
+        if "Read-only" not in told.stderr and "No such process" not in told.stderr:
+            found.append(f"/ of {pid}: {told.stderr or 'writable'}")
+    return found + machine.run("sh", "-c", IMMUTABLE).stdout.splitlines()
+
+
+def healthy(machine: Container) -> None:
+    assert machine.failed_units() == []
+    assert machine.system_state() == "running"
+    assert "FAILED" not in machine.console
+    assert machine.messages("-b", "-p", "warning") == []
+
+
+def test_a_stock_system_is_immutable_after_enable(enabled: Container) -> None:
+    enabled.disk.write("/etc/systemd/system/early-bird.service", EARLY_BIRD)
+    enabled.disk.run("systemctl", "enable", "early-bird.service")
+    enabled.boot()
+    healthy(enabled)
+    assert enabled.run("systemctl", "is-active", "early-bird").stdout == "active\n"
+    assert complaints(enabled) == []
+    # what a person had stays where it was
+    assert enabled.run("cat", "/home/alice/Documents/letter.txt").stdout == "a letter\n"
+    assert "FAILED" not in enabled.poweroff()
+
+
+def test_an_adopted_system_is_immutable_and_keeps_what_is_written(adopted: Container) -> None:
+    adopted.boot()
+    healthy(adopted)
+    assert complaints(adopted) == []
+    links = adopted.run("readlink", "/home", "/root", "/opt", "/srv", "/mnt", "/usr/local")
+    assert links.stdout.split() == [
+        "var/home", "var/roothome", "var/opt", "var/srv", "var/mnt", "../var/usrlocal"
+    ]  # fmt: skip
+    assert adopted.run("cat", "/home/alice/Documents/letter.txt").stdout == "a letter\n"
+    adopted.run("sh", "-c", "echo kept >/etc/kept; echo kept >/var/lib/kept; echo k >/home/kept")
+    assert "FAILED" not in adopted.reboot()
+    healthy(adopted)
+    assert adopted.run("cat", "/etc/kept", "/var/lib/kept").stdout == "kept\nkept\n"
+    assert adopted.run("cat", "/var/home/kept").stdout == "k\n"
+
+
+def test_the_journal_of_this_and_the_previous_boot_is_complete(adopted: Container) -> None:
+    adopted.boot()
+    adopted.run("logger", "-t", "me", "in the first boot")
+    adopted.reboot()
+    now, before = adopted.messages("-b"), adopted.messages("-b", "-1")
+    for messages in (now, before):
+        # from PID 1's first words on, before there was a /var to write to
+        assert any("Starting" in message and "remount" in message for message in messages)
+        assert any("immud.service" in message for message in messages)
+    assert "in the first boot" in before
+    assert any("Reached target" in message and "hutdown" in message for message in before)
+    assert "Journal stopped" in before
+
+
+def test_twenty_restarts_add_no_mount(adopted: Container) -> None:
+    adopted.boot()
+    before = adopted.mounts()
+    for _ in range(20):
+        adopted.run("systemctl", "reset-failed", "immud")
+        adopted.run("systemctl", "restart", "immud")
+    assert adopted.mounts() == before
+    assert adopted.run("systemctl", "is-active", "immud").stdout == "active\n"
+    assert complaints(adopted) == []
+
+
+def test_a_killed_daemon_comes_back_and_changes_nothing(adopted: Container) -> None:
+    adopted.boot()
+    before = adopted.mounts()
+    adopted.run("systemctl", "kill", "-s", "KILL", "immud")
+    adopted.wait_until("sh", "-c", "systemctl show -p NRestarts immud | grep -q =1")
+    adopted.wait_until("systemctl", "is-active", "-q", "immud")
+    assert adopted.mounts() == before
+    assert adopted.failed_units() == []
+
+
+def test_off_on_the_kernel_command_line_leaves_everything(adopted: Container) -> None:
+    adopted.boot(kernel="immud=off")
+    assert adopted.system_state() == "running"
+    adopted.run("touch", "/usr/x", "/x")
+    told = adopted.run(
+        "busctl", "get-property", "org.immud1", "/org/immud1", "org.immud1.Manager", "State"
+    )
+    assert told.stdout == 's "off"\n'
+
+
+def test_mount_alone_does_the_same_on_an_older_kernel(adopted: Container) -> None:
+    adopted.disk.write(
+        "/etc/systemd/system/immud.service.d/legacy.conf", "[Service]\nEnvironment=IMMUD_LEGACY=1\n"
+    )
+    adopted.boot()
+    healthy(adopted)
+    assert adopted.run("sh", "-c", IMMUTABLE).stdout == ""
+    assert "FAILED" not in adopted.poweroff()
+
+
+def test_the_order_of_phase_1_and_those_who_write_early(adopted: Container) -> None:
+    adopted.boot()
+    done = int(
+        adopted.run(
+            "systemctl", "show", "--value", "-p", "ActiveEnterTimestampMonotonic", "immud"
+        ).stdout
+    )
+    for unit in ("systemd-journal-flush", "systemd-tmpfiles-setup", "systemd-sysusers"):
+        shown = adopted.run(
+            "systemctl", "show", "--value", "-p", "InactiveExitTimestampMonotonic", unit
+        ).stdout
+        assert int(shown) == 0 or int(shown) >= done, unit
