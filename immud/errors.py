@@ -40,9 +40,16 @@ class NotAuthorized(ImmudError):
 
 
 class InteractiveAuthorizationRequired(NotAuthorized):
-    """polkit would have to ask, and the caller did not allow that."""
+    """polkit would have to ask, and the caller did not allow that.
+
+    The D-Bus specification itself names this error, beside the flag that avoids it.
+    """
 
     name = "InteractiveAuthorizationRequired"
+
+    @property
+    def bus_name(self) -> str:
+        return f"org.freedesktop.DBus.Error.{self.name}"
 
 
 class ConfigError(ImmudError):
