@@ -1,0 +1,146 @@
+"""org.immud1.Manager: the whole."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import immud
+from immud.bus import names, options, polkit
+from immud.bus.adapter import Call, variant
+from immud.bus.vtable import Emits, Interface, Method, Property, Signal, no_arguments
+from immud.errors import NoSuchTomb
+from immud.service import Job, Service
+
+NAME = "org.immud1.Manager"
+
+
+class Published(Protocol):
+    """What the manager needs of the objects around it."""
+
+    def started(self, job: Job) -> str:
+        """Publish a job and return its path."""
+        ...
+
+    async def wait_for_job(self, path: str, timeout_us: int) -> str: ...
+
+
+def interface(service: Service, published: Published) -> Interface:
+    """The interface of the root object."""
+
+    def list_mounts() -> list[Any]:
+        return [
+            (fact.where, fact.what, fact.state, names.mount_path(fact.where))
+            for fact in service.mounts()
+        ]
+
+    def list_links() -> list[Any]:
+        return [(link.path, link.target, link.state, link.kind) for link in service.links()]
+
+    def list_tombs() -> list[Any]:
+        views = [tomb.view for tomb in service.tombs().values()]
+        return [
+            (view.name, view.state, view.mount_point, names.tomb_path(view.name)) for view in views
+        ]
+
+    def get_tomb(call: Call, name: str) -> str:
+        if name not in service.tombs():
+            known = ", ".join(sorted(service.tombs())) or "none is"
+            raise NoSuchTomb(f"No tomb {name!r} is configured; configured: {known}.")
+        return names.tomb_path(name)
+
+    def job_method(name: str, start: Callable[[int, Mapping[str, Any]], Job], doc: str) -> Method:
+        def function(call: Call, given: Mapping[str, Any]) -> str:
+            return published.started(start(call.uid, options.parse(given, {})))
+
+        return Method(
+            name,
+            function,
+            takes=("a{sv} options",),
+            gives=("o job",),
+            action=polkit.MANAGE_SYSTEM,
+            doc=doc,
+        )
+
+    async def wait_for_job(call: Call, path: str, timeout_us: int) -> str:
+        if not call.wants_reply:
+            return ""
+        return await published.wait_for_job(path, timeout_us)
+
+    return Interface(
+        NAME,
+        Method(
+            "ListMounts",
+            no_arguments(list_mounts),
+            gives=("a(ssso) mounts",),
+            doc="Where, what, state and object of each mount immud is responsible for.",
+        ),
+        Method(
+            "ListLinks",
+            no_arguments(list_links),
+            gives=("a(ssss) links",),
+            doc="Path, target, state and kind of each row of the layout.",
+        ),
+        Method(
+            "ListTombs",
+            no_arguments(list_tombs),
+            gives=("a(ssso) tombs",),
+            doc="Name, state, mount point and object of each configured tomb.",
+        ),
+        Method(
+            "GetTomb", get_tomb, takes=("s name",), gives=("o tomb",), doc="The object of a tomb."
+        ),
+        job_method("Reconcile", service.reconcile, "Put right what is not as configured."),
+        job_method("Reload", service.reload, "Read the configuration again."),
+        Method(
+            "WaitForJob",
+            wait_for_job,
+            takes=("o job", "t timeout_us"),
+            gives=("s result",),
+            doc="Wait for a job's end, at most so many microseconds (0: for ever). Returns its "
+            "result; the error of one that failed comes as the error of this call.",
+        ),
+        Signal("JobNew", "u id", "o job"),
+        Signal("JobRemoved", "u id", "o job", "s result", doc="done, failed or cancelled."),
+        Property("Version", "s", lambda: immud.__version__, emits=Emits.CONSTANT),
+        Property("State", "s", service.state, doc="starting, running, degraded, stopping or off."),
+        Property(
+            "Problems",
+            "a(sssa{sv})",
+            lambda: [
+                (p.severity, p.code, p.text, {key: variant("s", p.data[key]) for key in p.data})
+                for p in service.problems()
+            ],
+            doc="Severity (notice, warning, error), code, text and data of each.",
+        ),
+        Property(
+            "Boot",
+            "a{sv}",
+            lambda: {name: fact(value) for name, value in service.boot().items()},
+            doc="Facts of this boot.",
+        ),
+        Property("UsrReadOnly", "b", service.usr_read_only, doc="Whether /usr is read-only."),
+        Property("RootReadOnly", "b", service.root_read_only, doc="Whether / is read-only."),
+        Property(
+            "HomeTomb",
+            "o",
+            lambda: names.tomb_path(name) if (name := service.home_tomb()) else names.NONE,
+            doc="The tomb that is open at /var/home; / for none.",
+        ),
+        Property("NJobs", "u", lambda: len(service.jobs()), doc="How many jobs there are."),
+        Property(
+            "Timestamps",
+            "a{st}",
+            lambda: dict(service.timestamps()),
+            doc="CLOCK_MONOTONIC microseconds.",
+        ),
+    )
+
+
+def fact(value: Any) -> Any:
+    """A fact of the boot with the D-Bus type it has in Python."""
+    if isinstance(value, bool):
+        return variant("b", value)
+    if isinstance(value, int):
+        return variant("t" if value >= 0 else "x", value)
+    if isinstance(value, list | tuple):
+        return variant("as", [str(item) for item in value])
+    return variant("s", str(value))
