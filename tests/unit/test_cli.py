@@ -291,3 +291,23 @@ def test_what_needs_no_daemon_imports_no_library(root: Path, arguments: tuple[st
     }
     assert "immud.cli" in imported
     assert not imported & HEAVY
+
+
+# --- without a daemon --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["watch", "open", "close", "eject"])
+def test_without_a_daemon_it_is_3(command: str) -> None:
+    done = immud(command)
+    assert done.returncode == 3
+    assert done.stderr.startswith("immud: The system bus cannot be reached")
+    assert done.stdout == ""
+
+
+def test_status_of_a_system_that_is_not_enabled_says_how_to_enable_it() -> None:
+    done = immud("status")
+    assert done.returncode == 3
+    assert done.stderr == (
+        "immud: immud is not enabled on this system; "
+        "see what it would do with: immud plan, and let it: sudo immud enable\n"
+    )

@@ -1,0 +1,126 @@
+"""`immud open`, `immud close` and `immud eject`."""
+
+import sys
+from argparse import Namespace
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from immud.cli.bus import talk
+from immud.cli.render import visible
+from immud.errors import Busy, ConfigError, ImmudError
+from immud.model import TombState
+
+if TYPE_CHECKING:
+    from immud.bus.adapter import Signal
+    from immud.client import Client
+
+TOMB = "org.immud1.Tomb"
+# From these a tomb can be opened, and a passphrase is worth asking for.
+_CLOSED = (TombState.PRESENT, TombState.FAILED)
+
+
+def open_(arguments: Namespace) -> int:
+    """Open a tomb."""
+    name: str = arguments.name
+    # Asked for outside of the loop, which would swallow a ^C at the prompt.
+    passphrase = None
+    if _asks(name) and talk(lambda client: _state(client, name)) in _CLOSED:
+        from immud.cli.passphrase import ask  # noqa: PLC0415 - only here
+
+        passphrase = ask(f"Passphrase for tomb {name}: ")
+
+    async def run(client: "Client") -> None:
+        if await _state(client, name) == TombState.OPEN:
+            print(f"Tomb {name} is open already.")
+            return
+        await follow(client, name, lambda: client.open_tomb(name, passphrase))
+        mount_point = await client.get(await client.tomb(name), TOMB, "MountPoint")
+        print(f"Tomb {name} is open at {visible(mount_point)}.")
+
+    talk(run)
+    return 0
+
+
+def close(arguments: Namespace) -> int:
+    """Close a tomb."""
+    name: str = arguments.name
+    talk(
+        lambda client: follow(client, name, lambda: client.close_tomb(name, force=arguments.force))
+    )
+    print(f"Tomb {name} is closed.")
+    return 0
+
+
+def eject(arguments: Namespace) -> int:
+    """Close a tomb, and power its drive down."""
+    name: str = arguments.name
+    talk(
+        lambda client: follow(client, name, lambda: client.eject_tomb(name, force=arguments.force))
+    )
+    print(f"Tomb {name} is closed, and its drive can be unplugged.")
+    return 0
+
+
+def _asks(name: str) -> bool:
+    """Is this a tomb whose passphrase a person types, and can one here?"""
+    if not sys.stdin.isatty():
+        return False
+    from immud.config import load  # noqa: PLC0415 - only here
+
+    try:
+        tombs = load().tombs
+    except (ConfigError, OSError):
+        return False  # the daemon knows better, and its agents ask
+    return any(tomb.name == name and tomb.key == "ask" for tomb in tombs)
+
+
+async def _state(client: "Client", name: str) -> str:
+    state: str = await client.get(await client.tomb(name), TOMB, "State")
+    return state
+
+
+async def follow(client: "Client", name: str, start: Callable[[], Awaitable[str]]) -> None:
+    """Start a job on a tomb and wait for its end, telling how far it is.
+
+    Interrupted, it cancels the job. Raises what the job failed with.
+    """
+    import asyncio  # noqa: PLC0415 - imported by now; not for `immud --help`
+
+    signals = await client.subscribe()
+    path = await client.tomb(name)
+    job = await start()
+    telling = asyncio.create_task(_tell(signals, name, path, job))
+    try:
+        await client.wait(job)
+    except asyncio.CancelledError:
+        with suppress(ImmudError):
+            await client.cancel(job)
+        raise
+    except Busy as error:
+        raise Busy(visible(str(error))) from None
+    finally:
+        telling.cancel()
+        await asyncio.wait([telling])
+        _erase()
+
+
+async def _tell(signals: "AsyncIterator[Signal]", name: str, path: str, job: str) -> None:
+    """One line on the terminal that follows the tomb's state and the job's progress."""
+    state, progress = "", -1.0
+    async for signal in signals:
+        if signal.member != "PropertiesChanged" or signal.path not in (path, job):
+            continue
+        changed = signal.body[1]
+        state = changed.get("State", state) if signal.path == path else state
+        progress = changed.get("Progress", progress) if signal.path == job else progress
+        if state and sys.stderr.isatty():
+            percent = f" {progress:.0%}" if 0 < progress < 1 else ""
+            sys.stderr.write(f"\r\x1b[K{name}: {state}{percent}")
+            sys.stderr.flush()
+
+
+def _erase() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
