@@ -176,7 +176,7 @@ class Connection:
         message = Message(
             destination=destination,
             path=path,
-            interface=interface,
+            interface=interface or None,  # type: ignore[arg-type]
             member=member,
             signature=signature,
             body=wire(list(body)),

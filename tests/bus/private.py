@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-NOBODY = 65534
+NOBODY, DAEMON = 65534, 1
+"""Users every Debian has (the bus turns away ids without a name)."""
 REPOSITORY = str(Path(__file__).parents[2])
 
 CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
