@@ -142,6 +142,13 @@ def _link(step: Step, _trees: Trees) -> None:
     os.symlink(step.source, step.target)
 
 
+def _unlink(step: Step, _trees: Trees) -> None:
+    """Remove a link, after making sure that it is the one that was looked at."""
+    if os.readlink(step.target) != step.source:
+        raise OSError(errno.EEXIST, os.strerror(errno.EEXIST), step.target)
+    os.unlink(step.target)
+
+
 def _relink(step: Step, _trees: Trees) -> None:
     """Exchange an empty directory with a link, then remove it; if it filled up, swap back."""
     aside = f"{os.path.dirname(step.target).rstrip('/')}/.immud.{os.path.basename(step.target)}"
@@ -189,6 +196,7 @@ def _readonly(step: Step, trees: Trees) -> None:
 _ACTIONS = {
     "attach": _attach,
     "directory": _directory,
+    "unlink": _unlink,
     "link": _link,
     "relink": _relink,
     "swap": _swap,

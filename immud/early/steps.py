@@ -20,6 +20,7 @@ class Step:
 
     - `attach`: a clone of the tree at `source`, or the file system it names, at `target`;
     - `directory`: `target` made with `mode` where it is missing;
+    - `unlink`: the link at `target` containing `source` removed, left by an adoption cut off;
     - `link`: a link at `target` containing `source`, where nothing is;
     - `relink`: the same in place of a directory that is empty;
     - `swap`: `target` and the directory its link will lead to exchanged, at boot only;
@@ -60,6 +61,7 @@ class Step:
 _DESCRIPTIONS = {
     "attach": "mount      {step.target:<16} {how}, from {step.source}",
     "directory": "directory  {step.target:<16} mode {step.mode:04o}, where it is missing",
+    "unlink": "unlink     {step.target:<16} -> {step.source}, of an adoption that was cut off",
     "link": "link       {step.target:<16} -> {step.source}",
     "relink": "link       {step.target:<16} -> {step.source}, in place of an empty directory",
     "swap": "exchange   {step.target:<16} with a link to {step.source}",
@@ -174,13 +176,17 @@ def _directories(row: Row, plan: BootPlan, observed: Observed) -> list[Step]:
 
     On a /var that is yet to be mounted nothing can be looked at beforehand, so
     every step is there; each makes its directory only "where it is missing".
+    Inside, whatever is there counts: Debian's /usr/local/man is a link.
     """
     there = plan.var == "/var" or "/var" in observed.placed
-    steps = [
-        Step("directory", path, mode=row.mode if path == row.directory else 0o755)
-        for path in row.directories
-        if not there or observed.paths.get(path, _ABSENT)[0] not in ("directory", "empty")
-    ]
+    steps = []
+    for path in row.directories:
+        kind, content = observed.paths.get(path, _ABSENT) if there else _ABSENT
+        if path == row.directory and kind == "link" and leads_to(row, content):
+            steps.append(Step("unlink", path, content))
+        elif kind != "absent" and (path != row.directory or kind in ("directory", "empty")):
+            continue
+        steps.append(Step("directory", path, mode=row.mode if path == row.directory else 0o755))
     if row.directory.startswith("/sysroot/") and not mountinfo.top(observed.mounts, row.directory):
         steps.append(Step("tmpfs", row.directory, mode=row.mode))
     return steps

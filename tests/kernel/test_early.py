@@ -284,3 +284,15 @@ def test_mount_alone_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert table() == before
 
     booted(tmp_path, check)
+
+
+def test_the_link_of_an_adoption_that_was_cut_off_gives_way(tmp_path: Path) -> None:
+    def prepare() -> None:
+        Path("/var/srv").symlink_to("var/srv")  # where the exchange with an empty /srv was next
+
+    def check() -> None:
+        made = main.lay_out()
+        assert made.layout == "done", made.problems
+        assert not refuses("/srv/x")
+
+    booted(tmp_path, check, prepare)
