@@ -1,7 +1,8 @@
-"""A small system that looks like a freshly installed Debian, on a file system of its own.
+"""A freshly installed Debian in small, on an image of any file system, to boot again and again.
 
-Only for use inside `tests.support.namespaces`: `boot(image)` mounts the image and
-makes it the child's root directory.
+`Machine(directory, "xfs").boot(test)` runs `test` in a namespace whose root
+directory is that system. What it does is there at the next `boot`, as on a disk;
+`Machine.power_cut` is the disk as it would be if the power failed right now.
 """
 
 import hashlib
@@ -9,11 +10,16 @@ import os
 import stat
 import struct
 import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
 
-from immud.early import kernel, sources
+# Imported by phase 1 only when needed, when there is nothing to import from any more.
+from immud.early import elsewhere, facts, kernel, main, namespaces, plan, sources
 from immud.layout import SILVERBLUE
-from tests.support.namespaces import enter_root
+from tests.support.namespaces import enter_root, namespaced
 
+LOADED_LATE = (elsewhere, namespaces)
 FILESYSTEMS = ("ext4", "xfs", "btrfs")
 _SIZES = {"ext4": 32 << 20, "xfs": 320 << 20, "btrfs": 128 << 20}
 _FORCE = {"ext4": "-F", "xfs": "-f", "btrfs": "-f"}
@@ -33,61 +39,110 @@ ACL = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in _
 ODD = "a name with spaces,\nnewlines and \udcff"
 
 
-def make_image(path: str, fstype: str, root: str) -> None:
-    """A file system image with the stock tree in it; `root` is an empty directory to mount it at.
+class Machine:
+    """One disk with a stock system on it."""
 
-    Call it inside a namespace.
-    """
-    with open(path, "wb") as image:
-        image.truncate(_SIZES[fstype])
-    subprocess.run([f"mkfs.{fstype}", _FORCE[fstype], path], check=True, capture_output=True)
-    mount_image(path, fstype, root)
-    populate(root)
-    kernel.umount2(root)
+    def __init__(self, directory: str, fstype: str, subvolumes: tuple[str, ...] = ()) -> None:
+        self.fstype = fstype
+        self.root = f"{directory}/root"
+        self.image = f"{directory}/image"
+        self.other = f"{directory}/image after a power cut"
+        self.kept = f"{directory}/image to go back to"
+        self._copy = -1
+        os.mkdir(self.root)
+        with open(self.image, "wb") as image:
+            image.truncate(_SIZES[fstype])
+        make = [f"mkfs.{fstype}", _FORCE[fstype], self.image]
+        subprocess.run(make, check=True, capture_output=True)
+
+        def install() -> None:
+            self._mount()
+            for name in subvolumes:
+                make = ["btrfs", "subvolume", "create", f"{self.root}/{name}"]
+                subprocess.run(make, check=True, capture_output=True)
+            populate(self.root)
+
+        self._namespaced(install)
+
+    def boot(self, test: Callable[[], None]) -> None:
+        """Run `test` with the system as the root directory, and /run and /dev as they would be."""
+
+        def inside() -> None:
+            self._mount()
+            self._copy = os.open(self.other, os.O_RDWR | os.O_CREAT, 0o600)
+            disk = os.open(self.image, os.O_RDONLY)
+            kernel.mount("/dev", f"{self.root}/dev", None, kernel.MS_BIND)
+            enter_root(self.root)
+            kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+            self._disk = disk
+            test()
+
+        self._namespaced(inside)
+
+    def power_cut(self) -> None:
+        """Inside a boot: keep what has reached the disk by now, for `after_power_cut`."""
+        os.ftruncate(self._copy, 0)
+        size = os.fstat(self._disk).st_size
+        at = 0
+        while at < size:
+            try:
+                at = os.lseek(self._disk, at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing but a hole up to the end
+                break
+            end = os.lseek(self._disk, at, os.SEEK_HOLE)
+            while at < end:
+                at += os.copy_file_range(self._disk, self._copy, end - at, at, at)
+        os.ftruncate(self._copy, size)
+
+    def after_power_cut(self) -> None:
+        """Go on with the disk that `power_cut` kept."""
+        os.rename(self.other, self.image)
+
+    def keep(self) -> None:
+        """Remember the disk as it is."""
+        subprocess.run(["cp", "--sparse=always", self.image, self.kept], check=True)
+
+    def back(self) -> None:
+        """Go on with the disk that `keep` remembered."""
+        subprocess.run(["cp", "--sparse=always", self.kept, self.image], check=True)
+
+    def _mount(self) -> None:
+        node, keep = sources.attach_loop(self.image, readonly=False)
+        try:
+            kernel.mount(node, self.root, self.fstype, 0)
+        finally:
+            os.close(keep)
+
+    def _namespaced(self, work: Callable[[], None]) -> None:
+        try:
+            namespaced(work)
+        finally:
+            # The last mount goes with the namespace, a moment after its last process.
+            limit = time.monotonic() + 10
+            while self._attached():
+                assert time.monotonic() < limit, f"{self.image} is still in use"
+                time.sleep(0.005)
+
+    def _attached(self) -> bool:
+        for device in os.listdir("/sys/block"):
+            try:
+                with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8") as file:
+                    if file.read().strip() == self.image:
+                        return True
+            except OSError:
+                continue
+        return False
 
 
-def mount_image(path: str, fstype: str, where: str) -> None:
-    """Mount the image; its loop device goes when the mount goes."""
-    node, keep = sources.attach_loop(path, readonly=False)
-    try:
-        kernel.mount(node, where, fstype, 0)
-    finally:
-        os.close(keep)
-
-
-def boot(path: str, fstype: str, where: str) -> None:
-    """Make the image's file system the root directory, with /proc and a /run on tmpfs."""
-    mount_image(path, fstype, where)
-    enter_root(where)
-    kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
-
-
-def immutable() -> None:
-    """Arrange the mounts as immud's boot does: clones of /usr, /etc, /var, then / read-only.
-
-    Directories that are not adopted get a writable clone of their own.
-    """
-    for path in ("/usr", "/etc", "/var"):
-        clone(path, read_only=path == "/usr")
-    for row in ROWS:
-        if not os.path.islink(row.path):
-            clone(row.path, read_only=False)
-    kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
-
-
-def clone(path: str, *, read_only: bool) -> None:
-    tree = kernel.open_tree(path)
-    if read_only:
-        kernel.mount_setattr("", set_=kernel.MOUNT_ATTR_RDONLY, dir_fd=tree)
-    else:
-        kernel.mount_setattr("", clear=kernel.MOUNT_ATTR_RDONLY, dir_fd=tree)
-    kernel.move_mount(tree, path)
-    os.close(tree)
+def immutable() -> facts.Facts:
+    """Do what immud's boot does."""
+    Path(plan.PATH).write_bytes(plan.encode(plan.BootPlan(rows=ROWS)))
+    return main.lay_out()
 
 
 def populate(root: str) -> None:
     """The directories of a stock system, a user with files of every kind, root's dot files."""
-    for name in ("etc", "usr/bin", "var/lib", "var/log", "proc", "run", "dev", "sys"):
+    for name in ("etc/immud", "usr/bin", "var/lib", "var/log", "proc", "run", "dev", "sys"):
         os.makedirs(f"{root}/{name}")
     for name in ("home", "opt", "srv", "mnt", "media"):
         os.mkdir(f"{root}/{name}", 0o755)
@@ -101,6 +156,7 @@ def populate(root: str) -> None:
             os.symlink("share/man", f"{root}/usr/local/man")
         else:
             os.makedirs(f"{root}/usr/local/{name}")
+    os.mkdir(f"{root}/usr/local/share/man")
     os.chown(f"{root}/usr/local/share", 0, 50)
     os.chmod(f"{root}/usr/local/share", 0o2775)
     _write(f"{root}/usr/local/bin/tool", "#!/bin/sh\n")
@@ -128,6 +184,7 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
+_KERNELS = ("//dev", "//proc", "//sys")  # what is in these is not the system's
 Seen = dict[str, tuple[object, ...]]
 
 
@@ -151,7 +208,8 @@ def snapshot(top: str) -> Seen:
         seen[name] = (status.st_ino, *owner, content, attributes)
         if stat.S_ISDIR(status.st_mode):
             for child in sorted(os.listdir(path)):
-                look(f"{path}/{child}", f"{name}/{child}")
+                if f"{path}/{child}" not in _KERNELS:
+                    look(f"{path}/{child}", f"{name}/{child}")
 
     look(top, "")
     return seen
