@@ -58,19 +58,28 @@ _NOT_ENABLED: EarlyProblem = (
 
 
 def before_boot(observed: Observed, wanted: BootPlan, made: facts.Facts | None) -> Observed:
-    """What was observed, without what this boot's phase 1 put there. Pure.
+    """What was observed, as the next boot will find it. Pure.
 
-    The next boot finds links and directories as they are now, and none of these mounts.
+    Links and directories stay, those in /run excepted; no mount of this boot's does.
     """
+    paths = {
+        path: ("absent", "") if path.startswith("/run/") else found
+        for path, found in observed.paths.items()
+    }
+    # Not among the mounts that are published: the tmpfs behind /tmp, and immud's own directory.
+    places = {row.directory for row in wanted.rows if row.directory.startswith("/sysroot/")}
+    places |= {os.path.dirname(PATH)} if wanted.etc != "/etc" else set()
+    # adopt and release mount these anew.
+    links = made.links if made else ()
+    places |= {path for path, _, state, _ in links if state in ("bound", "unadopted")}
     ours = {number for _, number, _, _ in made.mounts} if made else set()
-    volatile = {row.directory for row in wanted.rows if row.directory.startswith("/sysroot/")}
     return Observed(
         mounts=tuple(
             entry
             for entry in observed.mounts
-            if entry.id not in ours and entry.target not in volatile
+            if not made or (entry.id not in ours and entry.target not in places)
         ),
-        paths=observed.paths,
+        paths=paths,
         fstab=observed.fstab,
         tmp_mount=observed.tmp_mount,
     )
