@@ -49,24 +49,37 @@ def execute(
 ) -> None:
     """Perform `steps` in their order; `root` is what `open_root` gives.
 
-    Raises an ImmudError at the first that fails. What was done before it is a state
-    that the next adopt or release goes on from.
+    Raises an ImmudError at the first that fails, with its row as it was before. Where
+    a process ends in between, the next adopt or release goes on from what it left.
     """
-    detached: list[Detach] = []
-    for step in steps:
+    for number, step in enumerate(steps):
         if progress:
             progress(step)
         try:
             perform(root, step)
         except OSError as error:
-            for mount in detached:
-                attach(Attach(mount.path, mount.what))
+            undo(root, steps[:number], step)
             raise _explained(step, error) from error
-        match step:
-            case Detach():
-                detached.append(step)
-            case Exchange():
-                detached.clear()
+
+
+def undo(root: int, done: tuple[Step, ...], failed: Step) -> None:
+    """Take back what leads up to an exchange that cannot be, or that turned out to be wrong."""
+    match failed:
+        case Exchange(path=path, other=other):
+            links = [s for s in done if isinstance(s, MakeLink) and s.path == other]
+            back = [RemoveLink(link.path, link.content) for link in links]
+            mounts = [s for s in done if isinstance(s, Detach) and s.path == path]
+            todo: list[Step] = [*back, *(Attach(mount.path, mount.what) for mount in mounts)]
+        case RemoveEmpty(path=path):
+            # Somebody put something into a directory while it was giving way to a link.
+            swaps = [s for s in done if isinstance(s, Exchange) and s.other == path]
+            links = [s for s in done if isinstance(s, MakeLink) and s.path == path]
+            todo = [*swaps, *(RemoveLink(link.path, link.content) for link in links)]
+        case _:
+            todo = []
+    for step in todo:
+        with suppress(OSError):
+            perform(root, step)
 
 
 def perform(root: int, step: Step) -> None:
@@ -184,4 +197,4 @@ def _sync_directory(path: str, root: int | None = None) -> None:
 def _explained(step: Step, error: OSError) -> ImmudError:
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     kind = _KINDS.get(error.errno, ImmudError)
-    return kind(f"could not {step.describe()}: {reason}. Nothing is lost; then run it again.")
+    return kind(f"could not {step.describe()}: {reason}. Nothing is lost, and what was done stays.")

@@ -37,8 +37,9 @@ def adopt_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]:
     """
     chosen = _chosen(rows, observed)
     moves = _each(_adopt, chosen, observed)
-    adopted = [f.row for f in observed.rows if f.adopted or (f in chosen and not left_alone(f))]
-    # Programs under AppArmor have to be allowed the new paths before these exist.
+    # Programs under AppArmor have to be allowed the new paths before these exist,
+    # and those of a row that changes at boot are of no use to anybody until then.
+    adopted = [fact.row for fact in observed.rows if fact.adopted or fact in chosen]
     return tuple(_profiles(adopted, observed) + moves)
 
 

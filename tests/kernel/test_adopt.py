@@ -4,12 +4,15 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from immud.adopt import adopt, release
+from immud.adopt import adopt, apparmor, release
+from immud.adopt.steps import Exchange, Step
 from immud.early import kernel, mountinfo
+from immud.early.plan import Row
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from tests.support import filesystems
 from tests.support.filesystems import PLAIN, ROWS, Machine, Seen, immutable, snapshot
@@ -354,5 +357,114 @@ def test_a_service_with_a_view_of_its_own_is_named(ext4: Machine) -> None:
         os.read(ready, 1)
         outcome = adopt(ROWS, ROWS)
         assert f"process {pid}" in outcome.reboot
+
+    ext4.boot(test)
+
+
+def test_a_directory_that_fills_up_meanwhile_goes_back(ext4: Machine) -> None:
+    def test() -> None:
+        def meddle(step: Step) -> None:
+            if isinstance(step, Exchange):
+                Path("/media/stick").touch()
+
+        media = tuple(row for row in ROWS if row.path == "/media")
+        with pytest.raises(TargetExists, match="meanwhile"):
+            adopt(media, ROWS, progress=meddle)
+        assert os.listdir("/media") == ["stick"]
+        assert layout() == {}
+        assert not [name for name in os.listdir("/") if name.startswith(".")]
+
+    ext4.boot(test)
+
+
+def test_an_exchange_that_cannot_be_leaves_all_as_it_was(ext4: Machine) -> None:
+    """Something is mounted between the look and the exchange: EBUSY."""
+
+    def test() -> None:
+        immutable()
+        before, mounts = trees(), {(m.target, m.root) for m in mountinfo.read()}
+
+        def meddle(step: Step) -> None:
+            if isinstance(step, Exchange):
+                tmpfs("/home")
+
+        with pytest.raises(Busy, match="mounted there meanwhile"):
+            adopt((HOME,), ROWS, progress=meddle)
+        kernel.umount2("/home")  # of the two, the writable one that was put back is on top
+        kernel.umount2("/home")
+        adopt((HOME,), ROWS)
+        assert trees() == before
+        assert {(m.target, m.root) for m in mountinfo.read()} == mounts - {("/home", "/home")}
+
+    ext4.boot(test)
+
+
+def test_with_shared_mounts_and_a_service_in_a_slave_namespace(ext4: Machine) -> None:
+    """As systemd has it: / is shared, and what a service has of its own follows it."""
+
+    def test() -> None:
+        kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SHARED)
+        immutable()
+        before = trees()
+        go, told = socket.socketpair()
+
+        def service() -> None:
+            told.recv(1)
+            assert os.readlink("/home") == "var/home"
+            Path("/home/ada/from the service").touch()
+            assert "/home" not in {m.target for m in mountinfo.read()}
+
+        pid = os.fork()
+        if pid == 0:
+            kernel.unshare(kernel.CLONE_NEWNS)
+            kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+            told.send(b".")
+            with suppress(BaseException):
+                service()
+                os._exit(0)
+            os._exit(1)
+        go.recv(1)
+        adopt((HOME,), ROWS)
+        go.send(b".")
+        assert os.waitpid(pid, 0)[1] == 0
+        os.unlink("/home/ada/from the service")
+        assert trees() == before
+        release((HOME,), ROWS)
+        assert trees() == before
+        assert not refused("/home/new")
+
+    ext4.boot(test)
+
+
+def test_a_row_that_is_bound(ext4: Machine) -> None:
+    bound = (Row("/home", "var/home", kind="bind"),)
+
+    def test() -> None:
+        before = snapshot("/home")
+        adopt(bound, bound)
+        assert snapshot("/home") == snapshot("/var/home") == before
+        Path("/home/ada/new").touch()
+        assert os.path.exists("/var/home/ada/new")
+        os.unlink("/home/ada/new")
+        assert adopt(bound, bound).steps == ()
+        release(bound, bound)
+        assert snapshot("/home") == before
+        assert not os.path.exists("/var/home")
+        assert not os.path.ismount("/home")
+
+    ext4.boot(test)
+
+
+def test_apparmor_s_aliases_come_and_go(ext4: Machine) -> None:
+    def test() -> None:
+        os.makedirs(apparmor.TUNABLES)
+        adopt((HOME,), ROWS)
+        assert "alias /home/ -> /var/home/," in Path(apparmor.FILE).read_text()
+        adopt(ROWS, ROWS)
+        assert "alias /root/ -> /var/roothome/," in Path(apparmor.FILE).read_text()
+        release((HOME,), ROWS)
+        assert "/home/" not in Path(apparmor.FILE).read_text().replace("roothome", "")
+        release(ROWS, ROWS)
+        assert os.listdir(apparmor.TUNABLES) == []
 
     ext4.boot(test)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from immud.adopt import steps
@@ -19,6 +19,8 @@ from tests.unit.adoption import DIRECTORY, FIFO, FILE, LINK, Model
 ROWS = (*SILVERBLUE, Row("/data", "var/data", kind="bind"))
 HOME = SILVERBLUE[0]
 DATA = Entry(Kind.DIRECTORY)
+
+calmly = settings(deadline=None)  # the machine may be busy, and time is not what is tested
 
 ANY = ("absent", "empty", "full", "ours", "absolute", "foreign", "file", "fifo")
 STOCK = ("empty", "full")
@@ -65,6 +67,7 @@ def without_mounts(model: Model) -> tuple[object, ...]:
     return (model.nodes, model.files)
 
 
+@calmly
 @given(layouts())
 def test_adopting_works_or_is_refused_and_loses_nothing(model: Model) -> None:
     for row, plan in one_by_one(model):
@@ -74,6 +77,7 @@ def test_adopting_works_or_is_refused_and_loses_nothing(model: Model) -> None:
         assert again == (), "a second run has something left to do"
 
 
+@calmly
 @given(layouts())
 def test_adopting_reaches_the_new_layout_or_says_why_not(model: Model) -> None:
     for row, plan in one_by_one(model):
@@ -86,6 +90,7 @@ def test_adopting_reaches_the_new_layout_or_says_why_not(model: Model) -> None:
             assert not after.missing
 
 
+@calmly
 @given(layouts(), st.data())
 def test_an_interrupted_adoption_is_finished_by_the_next(model: Model, data: st.DataObject) -> None:
     for row, plan in one_by_one(model):
@@ -94,6 +99,7 @@ def test_an_interrupted_adoption_is_finished_by_the_next(model: Model, data: st.
         assert without_mounts(half.run(rest)) == without_mounts(model.run(plan))
 
 
+@calmly
 @given(layouts(), st.data())
 def test_an_interrupted_adoption_can_be_released(model: Model, data: st.DataObject) -> None:
     for row, plan in one_by_one(model):
@@ -108,6 +114,7 @@ def test_an_interrupted_adoption_can_be_released(model: Model, data: st.DataObje
             assert after.data() == model.data()
 
 
+@calmly
 @given(layouts(STOCK, anywhere=False))
 def test_releasing_undoes_adopting(model: Model) -> None:
     plan = adopt_steps(ROWS, model.observed(ROWS))
@@ -118,6 +125,7 @@ def test_releasing_undoes_adopting(model: Model) -> None:
     assert back.files == model.files
 
 
+@calmly
 @given(layouts(STOCK, anywhere=False), st.data())
 def test_an_interrupted_release_is_finished_by_the_next(model: Model, data: st.DataObject) -> None:
     adopted = model.run(adopt_steps(ROWS, model.observed(ROWS)))
