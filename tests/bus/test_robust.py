@@ -1,0 +1,208 @@
+"""Strangers, many of them, and busy ones: nothing leaks, nobody is kept waiting."""
+
+import asyncio
+import socket
+import struct
+import time
+
+import pytest
+
+from immud.bus import stream
+from immud.bus.adapter import SIGNATURES_KEPT, BusError, Connection, SignatureTree, variant
+from immud.bus.link import Link
+from immud.bus.stream import Stream
+from tests.bus.conftest import descriptors
+from tests.bus.memory import MemoryService
+from tests.bus.private import PrivateBus
+
+ROOT, MANAGER = "/org/immud1", "org.immud1.Manager"
+GET = ("org.immud1", ROOT, "org.freedesktop.DBus.Properties", "Get", "ss", MANAGER, "Problems")
+
+
+async def test_a_thousand_reads(bus: PrivateBus, link: Link) -> None:
+    peer = await Connection.open(bus.address)
+    before = descriptors()
+    began = time.monotonic()
+    for _ in range(10):
+        answers = await asyncio.gather(*(peer.call(*GET) for _ in range(100)))
+        assert all(answer == answers[0] for answer in answers)
+    assert time.monotonic() - began < 10
+    assert descriptors() == before
+    peer.close()
+
+
+async def test_two_clients_at_once_open_one_tomb(
+    bus: PrivateBus, link: Link, service: MemoryService
+) -> None:
+    service.now_tombs["home"].gate.clear()
+    peers = [await Connection.open(bus.address) for _ in range(2)]
+
+    async def open_tomb(peer: Connection) -> str:
+        path, interface = f"{ROOT}/tomb/home", "org.immud1.Tomb"
+        (job,) = await peer.call("org.immud1", path, interface, "Open", "a{sv}", {})
+        return str(job)
+
+    jobs = await asyncio.gather(*(open_tomb(peer) for peer in peers))
+    assert sorted(jobs) == [f"{ROOT}/job/1", f"{ROOT}/job/2"]
+    service.now_tombs["home"].gate.set()
+    for peer, job in zip(peers, jobs, strict=True):
+        assert await peer.call("org.immud1", ROOT, MANAGER, "WaitForJob", "ot", job, 0) == ["done"]
+        peer.close()
+
+
+async def test_a_client_that_dies_mid_call(
+    bus: PrivateBus, link: Link, service: MemoryService
+) -> None:
+    service.now_tombs["home"].gate.clear()
+    job = service.now_tombs["home"].open(0, {}, None)
+    dying = await bus.peer("dying_peer.py")
+    await asyncio.sleep(0.1)
+    dying.kill()
+    await dying.wait()
+    service.now_tombs["home"].gate.set()
+    assert (await job.wait()).result == "done"
+    assert await bus.json("get-property", "org.immud1", ROOT, MANAGER, "NJobs") == 0
+
+
+async def test_a_flood_does_not_keep_the_loop(bus: PrivateBus, link: Link) -> None:
+    """While one peer sends as fast as it can, a timer still fires in time."""
+    flood = await bus.peer("flood_peer.py")
+    late = 0.0
+    for _ in range(40):
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        late = max(late, time.monotonic() - began - 0.02)
+    assert flood.returncode is None
+    flood.kill()
+    await flood.wait()
+    assert late < 0.25, f"a timer was {late:.2f} s late"
+
+
+async def test_signatures_strangers_invent_are_forgotten(bus: PrivateBus, link: Link) -> None:
+    peer = await Connection.open(bus.address)
+    for number in range(700):
+        kinds = "".join("ynqi"[number >> 2 * digit & 3] for digit in range(6))
+        invented = variant(f"({kinds})", [0] * 6)
+        with pytest.raises(BusError, match="takes"):
+            await peer.call("org.immud1", ROOT, MANAGER, "ListTombs", "v", invented)
+    assert len(SignatureTree._cache) <= SIGNATURES_KEPT + 10
+    peer.close()
+
+
+class Wire:
+    """A stream with a socket we hold the other end of."""
+
+    def __init__(self) -> None:
+        ours, self.far = socket.socketpair()
+        ours.setblocking(False)
+        self.messages: list[tuple[bytes, int]] = []
+        self.errors: list[Exception | None] = []
+        self.stream = Stream(ours, self.received, self.errors.append)
+
+    def received(self, data: bytes, fds: list[int]) -> None:
+        self.messages.append((data, len(fds)))
+        stream.close_all(fds)
+
+    async def settle(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.stream.close()
+        self.far.close()
+
+
+def message(body: bytes) -> bytes:
+    return struct.pack("<cBBBIII", b"l", 1, 0, 1, len(body), 1, 0) + body
+
+
+async def test_framing_byte_by_byte_and_all_at_once() -> None:
+    wire = Wire()
+    data = [message(b"x" * size) for size in (0, 1, 100)]
+    for byte in b"".join(data):
+        wire.far.send(bytes([byte]))
+        await wire.settle()
+    wire.far.send(b"".join(data))
+    await wire.settle()
+    assert [part for part, _ in wire.messages] == data * 2
+    wire.close()
+
+
+async def test_descriptors_stay_with_their_message() -> None:
+    wire = Wire()
+    for count in (1, 0, 2, 0):
+        fds = [wire.far.fileno()] * count
+        socket.send_fds(wire.far, [message(b"body")], fds)
+    await wire.settle()
+    assert [count for _, count in wire.messages] == [1, 0, 2, 0]
+    wire.close()
+
+
+async def test_too_long_a_message_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MESSAGE_MAX", 1000)
+    wire = Wire()
+    socket.send_fds(wire.far, [message(b"x" * 5000)], [wire.far.fileno()])
+    wire.far.send(message(b"next"))
+    await wire.settle()
+    assert wire.messages == [(message(b"next"), 0)]
+    wire.close()
+
+
+@pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b""])
+async def test_garbage_and_the_end_close_the_socket(data: bytes) -> None:
+    wire = Wire()
+    wire.far.send(data)
+    wire.far.shutdown(socket.SHUT_WR)
+    await wire.settle()
+    assert wire.stream.closed
+    assert len(wire.errors) == 1
+    wire.close()
+
+
+async def test_a_full_socket_is_written_later() -> None:
+    wire = Wire()
+    sent = [message(bytes([number]) * 200_000) for number in range(10)]
+    for part in sent:
+        wire.stream.send(part)
+    wire.far.setblocking(False)
+    got = bytearray()
+    while len(got) < sum(map(len, sent)):
+        await asyncio.sleep(0)
+        try:
+            got += wire.far.recv(1 << 20)
+        except BlockingIOError:
+            continue
+    assert bytes(got) == b"".join(sent)
+    wire.close()
+
+
+async def test_a_bus_that_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "UNSENT_MAX", 1_000_000)
+    wire = Wire()
+    for _ in range(100):
+        if not wire.stream.closed:
+            wire.stream.send(message(b"x" * 100_000))
+    assert wire.stream.closed
+    with pytest.raises(ConnectionResetError):
+        wire.stream.send(message(b""))
+    assert len(wire.errors) == 1
+    wire.close()
+
+
+async def test_an_answer_that_never_comes(bus: PrivateBus) -> None:
+    await bus.start()
+    peer = await Connection.open(bus.address)
+    silent = await Connection.open(bus.address)
+    silent.on_call = lambda call: call.close()
+    with pytest.raises(TimeoutError):
+        await peer.call(silent.unique_name, "/", "", "Anything", timeout=0.1)
+    waiting = asyncio.ensure_future(peer.call(silent.unique_name, "/", "", "Anything"))
+    await asyncio.sleep(0.05)
+    await bus.stop()
+    with pytest.raises(ConnectionError):
+        await waiting
+    assert peer.lost.done()
+    with pytest.raises(ConnectionError):
+        await peer.call(silent.unique_name, "/", "", "Anything")
+    peer.close()
+    silent.close()
