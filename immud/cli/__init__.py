@@ -43,7 +43,10 @@ def _told(error: OSError) -> str:
 def _fail(error: ImmudError) -> int:
     # What was printed before the failure comes first, even where both go to one file.
     sys.stdout.flush()
-    print(f"immud: {error}", file=sys.stderr)
+    from immud.cli.render import visible  # noqa: PLC0415 - brings the model
+
+    text = "\n".join(map(visible, str(error).split("\n")))
+    print(f"immud: {text}", file=sys.stderr)
     return error.exit_code
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from immud.client import Client
 
 TOMB = "org.immud1.Tomb"
-# From these a tomb can be opened, and a passphrase is worth asking for.
-_CLOSED = (TombState.PRESENT, TombState.FAILED)
+# From these a tomb can be opened with a passphrase; in the last, the agents are asking for it.
+_LOCKED = (TombState.PRESENT, TombState.FAILED, TombState.UNLOCKING)
 
 
 def open_(arguments: Namespace) -> int:
@@ -25,7 +25,7 @@ def open_(arguments: Namespace) -> int:
     name: str = arguments.name
     # Asked for outside of the loop, which would swallow a ^C at the prompt.
     passphrase = None
-    if _asks(name) and talk(lambda client: _state(client, name)) in _CLOSED:
+    if _asks(name) and talk(lambda client: _state(client, name)) in _LOCKED:
         from immud.cli.passphrase import ask  # noqa: PLC0415 - only here
 
         passphrase = ask(f"Passphrase for tomb {name}: ")
@@ -44,22 +44,32 @@ def open_(arguments: Namespace) -> int:
 
 def close(arguments: Namespace) -> int:
     """Close a tomb."""
-    name: str = arguments.name
-    talk(
-        lambda client: follow(client, name, lambda: client.close_tomb(name, force=arguments.force))
-    )
-    print(f"Tomb {name} is closed.")
+    _let_go(arguments, "close")
+    print(f"Tomb {arguments.name} is closed.")
     return 0
 
 
 def eject(arguments: Namespace) -> int:
     """Close a tomb, and power its drive down."""
-    name: str = arguments.name
-    talk(
-        lambda client: follow(client, name, lambda: client.eject_tomb(name, force=arguments.force))
-    )
-    print(f"Tomb {name} is closed, and its drive can be unplugged.")
+    _let_go(arguments, "eject")
+    print(f"Tomb {arguments.name} is closed, and its drive can be unplugged.")
     return 0
+
+
+def _let_go(arguments: Namespace, command: str) -> None:
+    """Raises Busy, naming who is in the way and what ends them."""
+    name, force = arguments.name, arguments.force
+
+    async def run(client: "Client") -> None:
+        start = client.close_tomb if command == "close" else client.eject_tomb
+        try:
+            await follow(client, name, lambda: start(name, force=force))
+        except Busy as error:
+            if force or await _state(client, name) != TombState.OPEN:
+                raise
+            raise Busy(f"{error} To end them: immud {command} --force {name}") from None
+
+    talk(run)
 
 
 def _asks(name: str) -> bool:
@@ -97,8 +107,6 @@ async def follow(client: "Client", name: str, start: Callable[[], Awaitable[str]
         with suppress(ImmudError):
             await client.cancel(job)
         raise
-    except Busy as error:
-        raise Busy(visible(str(error))) from None
     finally:
         telling.cancel()
         await asyncio.wait([telling])

@@ -154,7 +154,8 @@ def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
 def configs() -> tuple[tuple[str, bytes], ...]:
     """Every configuration file there is, and its bytes, in the order they are read."""
     try:
-        names = sorted(name for name in os.listdir(DROPINS) if name.endswith(".toml"))
+        # Hidden ones are left out, as by immud.config: editors leave such locks behind.
+        names = sorted(n for n in os.listdir(DROPINS) if n.endswith(".toml") and n[0] != ".")
     except OSError:
         names = []
     found = []

@@ -73,7 +73,10 @@ async def test_open_and_close(bus: PrivateBus, link: Link, service: MemoryServic
     assert service.now_tombs["home"].passphrases == [None]
     assert await bus.run(*IMMUD, "open", "home") == "Tomb home is open already.\n"
     text = await bus.run(*IMMUD, "close", status=1)
-    assert text == "immud: bash (pid 12) is in the way; end it, or use --force.\n"
+    assert text == (
+        "immud: bash (pid 12) is in the way; end it, or use --force. "
+        "To end them: immud close --force home\n"
+    )
     assert await bus.run(*IMMUD, "close", "--force") == "Tomb home is closed.\n"
     text = await bus.run(*IMMUD, "eject", "home", "--force")
     assert text == "Tomb home is closed, and its drive can be unplugged.\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from immud.config import dotted, examine, load
+from immud.early import main
 from immud.early.plan import Row
 from immud.errors import ConfigError
 from immud.layout import SILVERBLUE
@@ -399,6 +400,24 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "etc/immud/immud.toml").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"immud\.toml: can't be read: Is a directory"):
         load(str(tmp_path))
+
+
+def test_phase_1_reads_the_very_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or every boot would take the plan for outdated, and compile it again."""
+    for number, name in enumerate(
+        (
+            *("usr/lib/immud/immud.toml", "etc/immud/immud.toml"),
+            *(f"etc/immud/immud.toml.d/{name}" for name in ("b.toml", "a.toml", "B.toml")),
+            *(f"etc/immud/immud.toml.d/{name}" for name in (".c.toml", "d.toml~", "e.conf")),
+        )
+    ):
+        write(tmp_path, f"boot.wait = {number}\n", name)
+    (tmp_path / "etc/immud/immud.toml.d/.#lock.toml").symlink_to("user@host:1")
+    monkeypatch.setattr(main, "CONFIG", tuple(f"{tmp_path}{path}" for path in main.CONFIG))
+    monkeypatch.setattr(main, "DROPINS", f"{tmp_path}{main.DROPINS}")
+    found = tuple((path.removeprefix(str(tmp_path)), data) for path, data in main.configs())
+    assert found == load(str(tmp_path)).files
+    assert len(found) == 5
 
 
 def test_a_dangling_link_is_not_an_absent_file(tmp_path: Path) -> None:
