@@ -161,8 +161,9 @@ def _fstab(config: Config, system: System) -> Iterator[Problem]:
             yield _error(
                 "fstab",
                 f"{place}: {line.where} is mounted from here as well as by immud, and a boot that "
-                f"does both may not end; remove the line, and name its file system with "
-                f"{line.where[1:]}.source",
+                f"does both may not end; make sure that the root file system has a {line.where} of "
+                f"its own that boots, then remove the line (the key for another one is "
+                f"{line.where[1:]}.source)",
                 path=line.where,
             )
         elif line.where == "/var" and config.var != "/var":

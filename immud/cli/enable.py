@@ -7,7 +7,7 @@ from argparse import Namespace
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_now, compile_plan, remove_plan, write_plan
-from immud.early.plan import PATH
+from immud.early.plan import PATH, PlanError, decode
 from immud.errors import ImmudError, NotAuthorized
 from immud.model import Severity
 
@@ -80,14 +80,28 @@ def disable(arguments: Namespace) -> int:
     """Undo enable, exactly."""
     require_root("immud disable")
     root: str = arguments.root
+    elsewhere = _elsewhere(root)
     # The unit first: interrupted here, a plan that nothing reads is left.
     systemctl("disable", root)
     if remove_plan(root):
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")
+        for where, source in elsewhere:
+            print(f"It has the root file system's own {where} again, not the one of {source}.")
     else:
         print("Not enabled; nothing to undo.")
     return 0
+
+
+def _elsewhere(root: str) -> list[tuple[str, str]]:
+    """Which of /usr, /etc and /var the plan takes from another place, and which that is."""
+    try:
+        with open(os.path.join(root, PATH[1:]), "rb") as file:
+            plan = decode(file.read())
+    except (OSError, PlanError):
+        return []
+    sources = (("/usr", plan.usr), ("/etc", plan.etc), ("/var", plan.var))
+    return [(where, source) for where, source in sources if source != where]
 
 
 def recompile(root: str = "/") -> None:

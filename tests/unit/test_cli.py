@@ -202,6 +202,17 @@ def test_enable_again_and_disable_leave_what_was_there(root: Path) -> None:
     assert (again.returncode, again.stdout) == (0, "Not enabled; nothing to undo.\n")
 
 
+def test_disable_says_what_is_not_there_at_the_next_boot(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "persist").mkdir()
+    (root / "etc/immud/immud.toml").write_text('var.source = "/persist"\n')
+    assert immud("enable", "--root", str(root)).returncode == 0
+    done = immud("disable", "--root", str(root))
+    assert done.stdout.splitlines()[2:] == [
+        "It has the root file system's own /var again, not the one of /persist."
+    ]
+
+
 def test_enable_refuses_before_it_touches_anything_and_says_everything(root: Path) -> None:
     (root / "etc/immud").mkdir()
     (root / "etc/immud/immud.toml").write_text("[bot]\n[boot]\nwait = -1\n")
