@@ -18,7 +18,7 @@ def release_notes(rows: tuple[Row, ...], observed: Observed) -> tuple[str, ...]:
         f"{fact.row.path} becomes a new, empty directory; what is in {fact.row.directory} "
         "stays there until the next boot."
         for fact in observed.rows
-        if fact.row in rows and fact.adopted and (fact.volatile or fact.at_boot)
+        if fact.row in rows and fact.adopted and (fact.volatile or (fact.at_boot and fact.over))
     )
 
 

@@ -61,21 +61,21 @@ def _row(
 ) -> RowFacts:
     volatile = row.directory.startswith("/run/")
     path = entry(row.path, root)
-    # A directory in /run is on a tmpfs: the clone of / knows nothing of it.
-    directory = entry(row.directory, None if volatile else root)
+    place = Parent("/run") if volatile else _parent(root, parent_of(row.directory), mounts)
+    # A directory in /run, or in a /var of its own, is not on the file system of the clone.
+    there = None if volatile or not place.same else root
+    directory = entry(row.directory, there)
     here = path.is_directory and not (path.empty and directory.is_directory)
-    holder = row.path if here else row.directory
+    inside = (row.path, root) if here else (row.directory, there)
     return RowFacts(
         row=row,
         path=path,
         directory=directory,
         beside=entry(beside_of(row.path), root),
         path_parent=_parent(root, parent_of(row.path), mounts),
-        directory_parent=Parent("/run")
-        if volatile
-        else _parent(root, parent_of(row.directory), mounts),
+        directory_parent=place,
         missing=tuple(
-            name for name in row.inside if entry(f"{holder}/{name}", root).kind is Kind.ABSENT
+            name for name in row.inside if entry(f"{inside[0]}/{name}", inside[1]).is_absent
         ),
         mounts=tuple(_mounted(m, row, mounts) for m in mounts if m.target == row.path),
         below=tuple(m.target for m in mounts if m.target.startswith(f"{row.path}/")),

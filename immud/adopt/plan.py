@@ -196,13 +196,13 @@ def _release(fact: RowFacts) -> Steps:
     if fact.path.is_directory:
         return steps + _release_directory(fact)
     if fact.path.is_absent:
-        if not fact.directory.is_directory or fact.volatile or fact.at_boot:
+        if not fact.directory.is_directory or fact.volatile or (fact.at_boot and not _kept(fact)):
             steps += [MakeDirectory(row.path, row.mode), Sync((parent(row.path),))]
             return steps + _leftover(fact) + _writable(fact)
         steps.append(MakeLink(row.path, row.target))
     elif not fact.linked:
         refuse.foreign(fact)
-    if fact.volatile or fact.at_boot:
+    if fact.volatile or (fact.at_boot and not _kept(fact)):
         return steps + _release_volatile(fact)
     refuse.one_file_system(fact)
     refuse.over(fact)
@@ -252,6 +252,11 @@ def _check(fact: RowFacts) -> None:
 def _ours(fact: RowFacts) -> bool:
     """Whether a run that was interrupted left its link where the directory is to go."""
     return not fact.volatile and fact.leads(fact.directory)
+
+
+def _kept(fact: RowFacts) -> bool:
+    """Whether the /tmp that was there before can come back: no tmpfs lies over it."""
+    return fact.over is None and fact.directory.is_directory and fact.directory_parent.same
 
 
 def _leftover(fact: RowFacts) -> Steps:

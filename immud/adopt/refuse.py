@@ -28,7 +28,8 @@ def one_file_system(fact: RowFacts) -> None:
     pair = f"{fact.row.path} cannot change places with {fact.row.directory}"
     need = "that works only on one file system, the one / is on."
     by_hand = (
-        f"Copy the data to {fact.row.directory} by hand (cp -a) while nobody is logged in. "
+        f"Copy the data to {fact.row.directory} by hand (cp -a) while nobody is logged in, move "
+        f"{fact.row.path} away, and link it (ln -s {fact.row.target} {fact.row.path}). "
         if not fact.volatile
         else ""
     )

@@ -5,6 +5,7 @@ makes it fail with EROFS. Both belong to mounts, not to the file system: a
 detached clone of the one mount at / has neither.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -22,13 +23,16 @@ def open_root(*, lock: bool = True) -> Iterator[int]:
     """
     try:
         fd = kernel.open_tree("/", kernel.OPEN_TREE_CLONE)
-    except PermissionError as error:
-        raise ImmudError("only root can do this: run it with sudo") from error
+    except OSError as error:
+        raise _impossible(error) from error
     try:
         # Private, so that nothing mounted meanwhile shows up in the clone.
-        kernel.mount_setattr(
-            "", clear=kernel.MOUNT_ATTR_RDONLY, propagation=kernel.MS_PRIVATE, dir_fd=fd
-        )
+        try:
+            kernel.mount_setattr(
+                "", clear=kernel.MOUNT_ATTR_RDONLY, propagation=kernel.MS_PRIVATE, dir_fd=fd
+            )
+        except OSError as error:
+            raise _impossible(error) from error
         if lock:
             with locked(fd):
                 yield fd
@@ -50,6 +54,16 @@ def locked(root: int) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _impossible(error: OSError) -> ImmudError:
+    if error.errno == errno.EPERM:
+        return ImmudError("only root can do this: run it with sudo")
+    if error.errno == errno.ENOSYS:
+        return ImmudError(
+            "this needs mount_setattr(2), which Linux has since 5.12: boot a newer kernel"
+        )
+    return ImmudError(f"a clone of / could not be made: {error.strerror}")
 
 
 def relative(path: str) -> str:

@@ -15,9 +15,8 @@ from immud.adopt import Outcome, adopt, release
 from immud.adopt.steps import Step
 from immud.early.plan import Row
 from immud.layout import SILVERBLUE
-from tests.kernel.test_adopt import layout, refused, trees
 from tests.support import filesystems
-from tests.support.filesystems import PLAIN, ROWS, Machine, immutable
+from tests.support.filesystems import PLAIN, ROWS, Machine, immutable, layout, refused, trees, void
 from tests.support.namespaces import ChildKilled, forked
 
 Change = Callable[..., Outcome]
@@ -150,7 +149,3 @@ def test_killed_on_an_immutable_system_the_next_run_or_boot_finishes(tmp_path: P
         machine.back()
         machine.boot(later)
         machine.boot(next_boot)
-
-
-def void(_: object) -> None:
-    """A call for its effect."""

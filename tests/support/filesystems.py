@@ -26,6 +26,8 @@ _FORCE = {"ext4": "-F", "xfs": "-f", "btrfs": "-f"}
 
 ROWS = SILVERBLUE
 PLAIN = tuple(row for row in ROWS if row.path not in ("/media", "/tmp"))
+HOME = ROWS[0]
+LINKS = {row.path: row.target for row in ROWS if row.path != "/tmp"}
 
 FSTAB = """\
 # <file system> <mount point>   <type>  <options>       <dump>  <pass>
@@ -145,7 +147,7 @@ def populate(root: str) -> None:
     for name in ("etc/immud", "usr/bin", "var/lib", "var/log", "proc", "run", "dev", "sys"):
         os.makedirs(f"{root}/{name}")
     for name in ("home", "opt", "srv", "mnt", "media"):
-        os.mkdir(f"{root}/{name}", 0o755)
+        os.makedirs(f"{root}/{name}", 0o755, exist_ok=True)
     os.mkdir(f"{root}/root", 0o700)
     os.mkdir(f"{root}/tmp")
     os.chmod(f"{root}/tmp", 0o1777)
@@ -213,3 +215,32 @@ def snapshot(top: str) -> Seen:
 
     look(top, "")
     return seen
+
+
+def layout() -> dict[str, str]:
+    """The links that are in their places."""
+    return {row.path: os.readlink(row.path) for row in ROWS if os.path.islink(row.path)}
+
+
+def trees() -> dict[str, Seen]:
+    """The rows' trees as a program sees them, whichever layout it is."""
+    return {row.path: snapshot(f"{row.path}/.") for row in PLAIN}
+
+
+def refused(path: str) -> bool:
+    """Whether nothing can be made there."""
+    try:
+        os.mkdir(path)
+    except OSError:
+        return True
+    os.rmdir(path)
+    return False
+
+
+def tmpfs(path: str) -> None:
+    """Some other file system at `path`."""
+    kernel.mount("tmpfs", path, "tmpfs", 0)
+
+
+def void(_: object) -> None:
+    """A call for its effect."""

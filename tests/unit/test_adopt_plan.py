@@ -243,7 +243,8 @@ def test_tmp_waits_for_the_boot() -> None:
 
 def test_leaving_tmp_asks_for_a_reboot_now() -> None:
     tmp = SILVERBLUE[-1]
-    fact = RowFacts(tmp, path=Entry(Kind.LINK, content=tmp.target), directory=DATA)
+    link = Entry(Kind.LINK, content=tmp.target)
+    fact = RowFacts(tmp, path=link, directory=DATA, over=Mounted("tmpfs", "tmpfs"))
     plan = release_steps((tmp,), observed(fact))
     assert steps.MakeDirectory("/.immud.tmp", 0o1777) in plan
     assert "Reboot now" in reboot_due(plan, observed(fact))
