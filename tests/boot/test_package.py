@@ -1,0 +1,241 @@
+"""The Debian package in booted systems of both releases: put on, upgraded, taken off again."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import image
+from tests.support.container import Container
+
+SUITES = ("trixie", "bookworm")
+DEB = "/var/tmp/immud.deb"
+LINKS = ("/home", "/root", "/opt", "/srv", "/mnt", "/media", "/usr/local", "/tmp")
+
+# Every file of the system, with what belongs to it; without what each boot writes anew.
+FILES = r"""
+find / -xdev \( -path /proc -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
+    -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/lib/systemd -o -name __pycache__ \) \
+    -prune -o ! -path /etc/ld.so.cache ! -path /etc/.updated ! -path /var/.updated \
+    ! -path '/etc/resolv.conf*' -printf '%p %y %m %u:%g %l\n' | sort
+"""
+
+# As in a lease: writable for this one command, in a mount namespace of its own.
+LEASE = 'mount -o remount,bind,rw / && mount -o remount,bind,rw /usr && exec "$@"'
+
+LAST_IN_OPT = """
+Package: last-in-opt
+Version: 1
+Architecture: all
+Maintainer: Somebody <somebody@example.org>
+Description: a package with files behind the links
+"""
+
+
+@pytest.fixture(params=SUITES)
+def stock(request: pytest.FixtureRequest) -> Iterator[Container]:
+    """A container without immud, off; the package is in it as DEB."""
+    with Container(image.base(request.param)) as container:
+        container.disk.write(DEB, image.package().read_bytes())
+        yield container
+
+
+@pytest.fixture(params=SUITES)
+def adopted(request: pytest.FixtureRequest) -> Iterator[Container]:
+    """A container with immud installed, adopted and enabled, off."""
+    with Container(image.installed(request.param)) as container:
+        container.boot()
+        container.run("immud", "adopt")
+        container.run("immud", "enable")
+        container.poweroff()
+        yield container
+
+
+def lease(machine: Container, *argv: str) -> str:
+    """Run a command with / and /usr writable for it alone."""
+    private = ("unshare", "--mount", "--propagation", "slave", "sh", "-ec", LEASE, "sh")
+    return machine.run(*private, *argv, timeout=120).stdout
+
+
+def appearance(machine: Container) -> dict[str, list[str]]:
+    """What a boot looks like from outside: mounts, links, units, and what is said of them."""
+    units = ("--no-legend", "--no-pager", "--plain", "--type=service,target,socket,path,timer")
+    listed = machine.run("systemctl", "list-units", *units).stdout.splitlines()
+    files = machine.run("systemctl", "list-unit-files", "--no-legend").stdout.splitlines()
+    places = [f"{where} {options}" for where, options, _ in machine.mounts()]
+    return {
+        "mounts": sorted(place for place in places if not place.startswith("/run/")),
+        "links": machine.run("stat", "-c", "%N %a", *LINKS).stdout.splitlines(),
+        "units": sorted(" ".join(line.split()[:4]) for line in listed if "@" not in line),
+        "unit files": sorted(line for line in files if not line.startswith("immud")),
+        "warnings": [m for m in machine.messages("-b", "-p", "warning") if "fd limit" not in m],
+    }
+
+
+def status(machine: Container) -> str:
+    """dpkg's word for the state of the package."""
+    query = ("dpkg-query", "-W", "-f", "${db:Status-Status}", "immud")
+    return machine.run(*query, check=False).stdout
+
+
+def sound(machine: Container) -> bool:
+    """Whether dpkg has nothing half-done to complain about."""
+    return machine.run("dpkg", "--audit").stdout == ""
+
+
+def test_installing_it_changes_nothing_at_the_next_boot(stock: Container) -> None:
+    stock.boot()
+    stock.reboot()
+    before = appearance(stock)
+    stock.run("dpkg", "-i", DEB)
+    assert appearance(stock) == before
+    stock.reboot()
+    assert appearance(stock) == before
+    assert stock.run("systemctl", "is-enabled", "immud", check=False).stdout == "disabled\n"
+    assert stock.run("ls", "/run/systemd/generator").stdout.count("immud") == 0
+    # Nobody's call can start it, and the answer comes at once.
+    call = ("busctl", "--timeout=5", "introspect", "org.immud1", "/org/immud1")
+    refused = stock.run(*call, check=False, user="alice")
+    assert refused.status != 0
+    assert "dbus-org.immud1.service not found" in refused.stderr
+
+
+def test_put_on_used_and_taken_off_nothing_is_left(stock: Container) -> None:
+    stock.boot()
+    before = stock.run("sh", "-c", FILES).stdout.splitlines()
+    stock.run("dpkg", "-i", DEB)
+    stock.run("immud", "enable")
+    stock.reboot()
+    assert not stock.succeeds("touch", "/usr/x")
+
+    refused = stock.run("dpkg", "--purge", "immud", check=False)
+    assert refused.status != 0
+    assert "'immud disable'" in refused.stderr
+    assert status(stock) == "installed"
+    assert sound(stock)
+
+    stock.run("immud", "release")
+    stock.run("immud", "disable")
+    stock.reboot()
+    stock.run("dpkg", "--purge", "immud")
+    stock.reboot()
+    assert stock.run("sh", "-c", FILES).stdout.splitlines() == before
+    assert stock.system_state() == "running"
+    assert stock.run("find", "/usr/lib/python3", "/run", "-name", "*immud*").stdout == ""
+
+
+def test_removed_while_enabled_it_is_gone_at_the_next_boot_and_links_stay(
+    adopted: Container,
+) -> None:
+    adopted.boot()
+    lease(adopted, "dpkg", "--remove", "immud")
+    assert adopted.run("readlink", "/home").stdout == "var/home\n"
+    adopted.reboot()
+    assert adopted.system_state() == "running"
+    adopted.run("touch", "/usr/x", "/x")
+    assert adopted.run("cat", "/home/alice/Documents/letter.txt").stdout == "a letter\n"
+    # Coming back it is not enabled: that was the person's word for the time before.
+    adopted.run("tee", DEB, input=image.package().read_bytes())
+    adopted.run("dpkg", "-i", DEB)
+    assert adopted.run("systemctl", "is-enabled", "immud", check=False).stdout == "disabled\n"
+
+
+def test_a_purge_leaves_what_only_the_person_can_replace(stock: Container) -> None:
+    stock.boot()
+    stock.run("dpkg", "-i", DEB)
+    stock.run("sh", "-c", "cd /etc/immud; echo k >home.key; echo >immud.toml; mkdir immud.toml.d")
+    said = stock.run("dpkg", "--purge", "immud").stdout
+    assert "these are yours and stay: ./home.key" in said
+    assert stock.run("ls", "-A", "/etc/immud").stdout == "home.key\n"
+
+
+def test_an_open_tomb_stops_the_removal(stock: Container) -> None:
+    stock.boot()
+    stock.run("dpkg", "-i", DEB)
+    stock.run("mkdir", "-p", "/dev/mapper")
+    stock.run("touch", "/dev/mapper/immud-home")
+    refused = stock.run("dpkg", "--remove", "immud", check=False)
+    assert "a tomb is open: /dev/mapper/immud-home" in refused.stderr
+    assert "immud close" in refused.stderr
+    assert status(stock) == "installed"
+    assert sound(stock)
+    stock.run("rm", "/dev/mapper/immud-home")
+    stock.run("dpkg", "--remove", "immud")
+
+
+def test_a_source_elsewhere_stops_the_removal(stock: Container) -> None:
+    stock.boot()
+    stock.run("dpkg", "-i", DEB)
+    stock.run("mkdir", "/elsewhere")
+    stock.run("cp", "-a", "/etc", "/elsewhere/etc")
+    stock.run("touch", "/elsewhere/etc/.immud")
+    stock.run("tee", "/etc/immud/immud.toml", input='[etc]\nsource = "/elsewhere/etc"\n')
+    stock.run("immud", "enable")
+    refused = stock.run("dpkg", "--remove", "immud", check=False)
+    assert "would not find /etc (/elsewhere/etc)" in refused.stderr
+    assert status(stock) == "installed"
+    assert stock.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
+    assert sound(stock)
+
+
+def test_dpkg_does_not_take_the_links_away(adopted: Container) -> None:
+    adopted.boot(kernel="immud=off")
+    tree = "/var/tmp/p"
+    for place in ("opt/last", "srv/last", "mnt/last", "usr/local/share"):
+        adopted.run("mkdir", "-p", f"{tree}/{place}")
+        adopted.run("touch", f"{tree}/{place}/file")
+    adopted.run("mkdir", f"{tree}/DEBIAN")
+    adopted.run("tee", f"{tree}/DEBIAN/control", input=LAST_IN_OPT.lstrip())
+    adopted.run("dpkg-deb", "-b", "--root-owner-group", tree, "/var/tmp/p.deb")
+    before = adopted.run("stat", "-c", "%N", *LINKS).stdout
+    adopted.run("dpkg", "-i", "/var/tmp/p.deb")
+    assert adopted.succeeds("test", "-f", "/var/opt/last/file")
+    adopted.run("dpkg", "--purge", "last-in-opt")
+    assert adopted.run("stat", "-c", "%N", *LINKS).stdout == before
+    assert not adopted.succeeds("test", "-e", "/var/opt/last")
+
+
+@pytest.fixture
+def next_version(tmp_path: Path) -> bytes:
+    """The same package with a higher version."""
+    tree = tmp_path / "tree"
+    subprocess.run(["dpkg-deb", "-R", image.package(), tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: ", "\nVersion: 9."))
+    subprocess.run(["dpkg-deb", "-b", "--root-owner-group", tree, f"{tree}.deb"], check=True)
+    return Path(f"{tree}.deb").read_bytes()
+
+
+def test_an_upgrade_restarts_the_running_daemon_and_disturbs_nothing(
+    adopted: Container, next_version: bytes
+) -> None:
+    adopted.disk.write("/var/tmp/next.deb", next_version)
+    adopted.boot()
+    before, mounts = appearance(adopted), adopted.mounts()
+    main_pid = ("systemctl", "show", "--value", "-p", "MainPID", "immud")
+    first = adopted.run(*main_pid).stdout
+
+    refused = adopted.run("dpkg", "-i", "/var/tmp/next.deb", check=False)
+    assert refused.status != 0
+    assert "/usr is read-only" in refused.stderr
+    assert (status(adopted), sound(adopted)) == ("installed", True)
+    assert adopted.run(*main_pid).stdout == first
+
+    lease(adopted, "dpkg", "-i", "/var/tmp/next.deb")
+    assert adopted.run("dpkg-query", "-W", "-f", "${Version}", "immud").stdout.startswith("9.")
+    assert adopted.run(*main_pid).stdout != first
+    assert adopted.mounts() == mounts
+    assert appearance(adopted) == before
+    assert adopted.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
+
+
+def test_upgrading_what_is_not_enabled_starts_nothing(
+    stock: Container, next_version: bytes
+) -> None:
+    stock.boot()
+    stock.run("dpkg", "-i", DEB)
+    stock.run("tee", "/var/tmp/next.deb", input=next_version)
+    stock.run("dpkg", "-i", "/var/tmp/next.deb")
+    assert stock.run("systemctl", "is-active", "immud", check=False).stdout == "inactive\n"
+    stock.run("dpkg", "--purge", "immud")
