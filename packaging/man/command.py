@@ -1,0 +1,96 @@
+"""Prints immud(1), made from the table the command line itself is made from."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(sys.argv[0]).resolve().parents[1]))
+
+import immud
+from immud.cli.parser import COMMANDS, Argument, Command
+
+HEAD = """\
+.TH IMMUD 1 "" "immud {version}" "User Commands"
+.SH NAME
+immud \\- make this system immutable, and open encrypted drives with people's data
+.SH SYNOPSIS
+.B immud
+.I COMMAND
+.RI [ OPTION ...]
+.RI [ ARGUMENT ...]
+.SH DESCRIPTION
+immud keeps / and /usr read-only and people's data in tombs, encrypted drives that are opened
+when they are plugged in.
+What concerns the running daemon is asked of it over D-Bus, as
+.BR org.immud1 ;
+plan, enable, disable, adopt and release work without one.
+.SH COMMANDS
+"""
+
+TAIL = """\
+.SH EXIT STATUS
+.TP
+.B 0
+Done.
+.TP
+.B 1
+The operation failed.
+.TP
+.B 2
+Wrong usage.
+.TP
+.B 3
+The daemon cannot be reached.
+.TP
+.B 4
+Not authorised.
+.SH FILES
+.TP
+.I /etc/immud/immud.toml
+The configuration, see
+.BR immud.toml (5).
+.TP
+.I /etc/immud/boot.plan
+What the next boot will do, compiled by
+.BR "immud enable" .
+.TP
+.I /run/immud
+Facts of this boot.
+.SH SEE ALSO
+.BR immud.toml (5),
+.BR immud.service (8),
+.BR busctl (1),
+.BR journalctl (1)
+"""
+
+
+def escape(text: str) -> str:
+    """Text as roff shows it: hyphens that can be copied, no accidental requests."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    return "\\&" + text if text.startswith(".") else text
+
+
+def usage(argument: Argument) -> str:
+    """How an option or argument is written on the command line."""
+    flags, options = argument
+    if not flags[0].startswith("-"):
+        name = f"\\fI{options['metavar']}\\fR"
+        return f"[{name}...]" if options.get("nargs") == "*" else f"[{name}]"
+    value = f" \\fI{options['metavar']}\\fR" if "metavar" in options else ""
+    return f"[\\fB{escape(flags[-1])}\\fR{value}]"
+
+
+def section(command: Command) -> str:
+    """What the page says of one command."""
+    lines = [f".SS immud {command.name} " + " ".join(usage(a) for a in command.arguments)]
+    lines.append(escape(command.description))
+    for flags, options in command.arguments:
+        names = ", ".join(f"\\fB{escape(flag)}\\fR" for flag in flags)
+        if not flags[0].startswith("-"):
+            names = f"\\fI{options['metavar']}\\fR"
+        elif "metavar" in options:
+            names += f" \\fI{options['metavar']}\\fR"
+        lines += [".TP", names, escape(options["help"][0].upper() + options["help"][1:]) + "."]
+    return "\n".join(lines) + "\n"
+
+
+print(HEAD.format(version=immud.__version__) + "".join(map(section, COMMANDS)) + TAIL, end="")
