@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from immud import errors
 from immud.errors import ImmudError
 from immud.run import Exit, Reader
 
@@ -44,7 +45,7 @@ def _perform(writing: int, function: Callable[..., Any], arguments: tuple[Any, .
     except OSError as error:
         answer = ("errno", (error.errno or 0, error.strerror or "", error.filename or ""))
     except ImmudError as error:
-        answer = ("error", str(error))
+        answer = ("error", (type(error).__name__, str(error)))
     except Exception as error:
         answer = ("defect", f"{type(error).__name__}: {error}")
     data = marshal.dumps(answer)
@@ -90,5 +91,5 @@ def _answer(data: bytes, function: Callable[..., Any]) -> Any:
     if kind == "errno":
         raise OSError(*value)
     if kind == "error":
-        raise ImmudError(value)
+        raise getattr(errors, value[0], ImmudError)(value[1])
     raise RuntimeError(f"{function.__qualname__} in a child: {value}")

@@ -165,7 +165,7 @@ def _spawn(argv: tuple[str, ...], stdin: int, out: int, err: int, extra: Mapping
 async def run(
     *argv: str,
     stdin: bytes = b"",
-    timeout: float = 60.0,
+    timeout: float | None = 60.0,
     allowed: tuple[int, ...] = (0,),
     environment: Mapping[str, str] | None = None,
 ) -> Result:
@@ -173,7 +173,7 @@ async def run(
 
     `stdin` is for secrets: it is never in a file, on a command line or in a log.
     Raises CommandFailed for a status not in `allowed`, CommandTimeout after
-    `timeout` seconds, and CancelledError with the whole group ended.
+    `timeout` seconds (None where a person is asked), and CancelledError with the whole group ended.
     """
     ends: list[int] = []
     try:
@@ -199,7 +199,7 @@ async def run(
         result = Result(code, await stdout.rest(), (await stderr.rest()).decode(errors="replace"))
     except TimeoutError:
         await exited.end()
-        raise CommandTimeout(argv, timeout) from None
+        raise CommandTimeout(argv, timeout or 0) from None
     except asyncio.CancelledError:
         await exited.end()
         raise

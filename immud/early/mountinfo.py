@@ -95,9 +95,13 @@ def _entry(line: str) -> MountEntry:
     )
 
 
-def read(pid: int | str = "self") -> tuple[MountEntry, ...]:
-    """The mounts `pid` sees. Raises OSError where there is no such process any more."""
-    fd = os.open(f"/proc/{pid}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+def read(pid: int | str = "self", proc: int | None = None) -> tuple[MountEntry, ...]:
+    """The mounts `pid` sees. Raises OSError where there is no such process any more.
+
+    `proc` is a descriptor of /proc, for who is in a namespace that has another, or none.
+    """
+    where = f"/proc/{pid}" if proc is None else str(pid)
+    fd = os.open(f"{where}/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     pieces = []
     try:
         while piece := os.read(fd, 1 << 16):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from immud.child import ChildTimeout, in_child
-from immud.errors import ImmudError
+from immud.errors import Busy
 from immud.run import CommandFailed, CommandTimeout, run
 
 
@@ -129,7 +129,7 @@ def _refused() -> None:
 
 
 def _explained() -> None:
-    raise ImmudError("because")
+    raise Busy("because")
 
 
 def _broken() -> None:
@@ -145,7 +145,7 @@ async def test_a_child_s_value_and_errors_arrive() -> None:
     assert await in_child(_many) == _many()
     with pytest.raises(FileNotFoundError, match="/there"):
         await in_child(_refused)
-    with pytest.raises(ImmudError, match="because"):
+    with pytest.raises(Busy, match="because"):
         await in_child(_explained)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         await in_child(_broken)

@@ -1,0 +1,85 @@
+"""The drive below a volume, as sysfs shows it."""
+
+import os
+
+from immud.early import mountinfo
+from immud.errors import Busy
+from immud.watch.devices import Device
+
+SYS = "/sys"
+
+
+def alive(number: str, diskseq: str = "") -> bool:
+    """Whether the block device `major:minor` is there, and still the plug called `diskseq`.
+
+    The kernel takes the entry away before it announces the removal.
+    """
+    where = f"{SYS}/dev/block/{number}"
+    if not os.path.exists(where):
+        return False
+    # A partition has the sequence number of its disk.
+    for path in (f"{where}/diskseq", f"{where}/../diskseq"):
+        try:
+            with open(path, encoding="ascii") as file:
+                return diskseq in ("", file.read().strip())
+        except OSError:
+            continue
+    return True
+
+
+def bare(number: str) -> Device:
+    """A device that udev has nothing about, by what the kernel calls it."""
+    real = os.path.realpath(f"{SYS}/dev/block/{number}")
+    return Device(real.removeprefix(SYS), f"/dev/{os.path.basename(real)}", number)
+
+
+def _numbers(disk: str) -> dict[str, str]:
+    """Of a disk and its partitions: where they are in sysfs, by `major:minor`."""
+    places = [disk, *(os.path.join(disk, name) for name in sorted(os.listdir(disk)))]
+    found = {}
+    for place in places:
+        if place == disk or os.path.exists(f"{place}/partition"):
+            with open(f"{place}/dev", encoding="ascii") as file:
+                found[file.read().strip()] = place
+    return found
+
+
+def in_use(disk: str) -> list[str]:
+    """What else of the drive is in use: mounted, or under a mapping."""
+    numbers = _numbers(disk)
+    used = [e.target for e in mountinfo.read() if e.dev in numbers]
+    used += [
+        holder for place in numbers.values() for holder in sorted(os.listdir(f"{place}/holders"))
+    ]
+    return used
+
+
+def switch_off(disk: str, devnode: str) -> None:
+    """Flush the drive's cache and detach it from its bus: USB from its port, else from the driver.
+
+    A drive whose bus knows no such thing (a loop device) is left as it is.
+    Raises Busy where another part of it is in use, OSError from sysfs.
+    """
+    where = SYS + disk
+    if used := in_use(where):
+        raise Busy(f"The drive of {devnode} is still in use: {', '.join(used)}.")
+    real = os.path.realpath(where)
+    # Detaching the SCSI device flushes its cache first; the port is switched off after that.
+    _write(f"{real}/device/delete")
+    parent = real
+    while len(parent) > len(f"{SYS}/devices"):
+        parent = os.path.dirname(parent)
+        if os.path.exists(f"{parent}/bDeviceClass"):
+            _write(f"{parent}/remove")
+            break
+
+
+def _write(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.write(fd, b"1")
+    finally:
+        os.close(fd)

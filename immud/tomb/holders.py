@@ -1,0 +1,236 @@
+"""Who keeps a file system from going: found in /proc, named, and ended where asked.
+
+By whole control group where that is somebody's session, their user manager or
+a container, because half a session is of no use to anybody; by process for
+anything else. Never PID 1, never this daemon.
+"""
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+
+from immud.child import in_child
+from immud.early import mountinfo
+from immud.model import Holder
+
+Device = tuple[int, int]
+# pid, uid, command, cgroup, how: what marshal carries back from the child.
+Found = tuple[int, int, str, str, str]
+
+CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
+CONTAINERS = ("docker-", "libpod-", "crio-", "cri-containerd-", "machine-", "lxc")
+
+
+def cgroup_of(text: str) -> str:
+    """The control group in a `/proc/PID/cgroup` (cgroups(7)): the unified one, or systemd's."""
+    found = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        found[controllers] = path
+    unified = found.get("", "/")
+    return unified if unified != "/" else found.get("name=systemd", "/")
+
+
+def unit_of(cgroup: str) -> str:
+    """The innermost systemd unit of a control group, empty where it is in none."""
+    for name in reversed(cgroup.split("/")):
+        if name.endswith((".service", ".scope")):
+            return name
+    return ""
+
+
+def whole(cgroup: str) -> str:
+    """The control group that ends with its holder, or empty where only the process may.
+
+    A login session (`session-3.scope`), a user manager with all it started
+    (`user@1000.service`), a container or a machine. System services are none of these.
+    """
+    parts = cgroup.split("/")
+    for at, name in enumerate(parts):
+        session = name.startswith("session-") and name.endswith(".scope")
+        manager = name.startswith("user@") and name.endswith(".service")
+        container = name.endswith(".scope") and name.startswith(CONTAINERS)
+        machine = at > 1 and parts[at - 1] == "machine.slice" and "." in name
+        if session or manager or container or machine:
+            return "/".join(parts[: at + 1])
+    return ""
+
+
+def maps_name(text: str, devices: Iterable[Device]) -> bool:
+    """Whether a `/proc/PID/maps` shows a file of one of `devices` (proc_pid_maps(5))."""
+    return any(f" {major:02x}:{minor:02x} " in text for major, minor in devices)
+
+
+def sentence(holders: Iterable[Holder]) -> str:
+    """The holders as people name them: `bash (pid 77, session-3.scope, cwd)`."""
+    named = [
+        f"{h.command} ({', '.join(filter(None, (f'pid {h.pid}' * bool(h.pid), h.unit, h.how)))})"
+        for h in holders
+    ]
+    return ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read()
+
+
+def _processes() -> Iterator[int]:
+    spared = {1, os.getpid(), os.getppid()}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) not in spared:
+            yield int(name)
+
+
+def _on(path: str, devices: frozenset[Device], prefixes: tuple[str, ...]) -> bool:
+    """Whether a magic link of /proc leads to one of `devices`, or below a prefix.
+
+    btrfs gives each subvolume a device number of its own, hence the prefixes.
+    Sockets and pipes are sorted out by name: stat(2) would be asked in vain.
+    """
+    text = os.readlink(path)
+    if not text.startswith("/"):
+        return False
+    found = os.stat(path)
+    number = found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
+    if (os.major(number), os.minor(number)) in devices:
+        return True
+    return any(text == prefix or text.startswith(f"{prefix}/") for prefix in prefixes)
+
+
+def _how(pid: int, devices: frozenset[Device], prefixes: tuple[str, ...]) -> str:
+    """How `pid` holds the file system, or the empty string. Raises OSError if it is gone."""
+    where = f"/proc/{pid}"
+    for name in ("cwd", "root", "exe"):
+        with suppress(FileNotFoundError):
+            if _on(f"{where}/{name}", devices, prefixes):
+                return name
+    for fd in os.listdir(f"{where}/fd"):
+        with suppress(FileNotFoundError):
+            if _on(f"{where}/fd/{fd}", devices, prefixes):
+                return "open file"
+    return "mapped file" if maps_name(_read(f"{where}/maps"), devices) else ""
+
+
+def _in_another_namespace(pid: int, seen: dict[str, bool], devices: frozenset[Device]) -> bool:
+    """Whether `pid` lives in a mount namespace, not ours, where the file system is mounted."""
+    namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+    if namespace not in seen:
+        entries = mountinfo.read(pid)
+        seen[namespace] = any(tuple(map(int, entry.dev.split(":"))) in devices for entry in entries)
+    return seen[namespace]
+
+
+def _scan(devices: list[Device], prefixes: list[str], namespaces: bool) -> list[Found]:
+    wanted, below = frozenset(devices), tuple(prefixes)
+    seen = {os.readlink("/proc/self/ns/mnt"): False}
+    found = []
+    for pid in _processes():
+        # A process may end at any time, and one that is gone holds nothing.
+        with suppress(OSError):
+            how = _how(pid, wanted, below)
+            if not how and namespaces and _in_another_namespace(pid, seen, wanted):
+                how = "mount namespace"
+            if how:
+                uid = os.stat(f"/proc/{pid}").st_uid
+                command = _read(f"/proc/{pid}/comm").strip()
+                cgroup = cgroup_of(_read(f"/proc/{pid}/cgroup"))
+                found.append((pid, uid, command, cgroup, how))
+    return found
+
+
+class Holders:
+    """The processes that hold a set of devices, at one moment."""
+
+    def __init__(self, found: Iterable[Found]) -> None:
+        self._found = tuple(found)
+
+    @property
+    def values(self) -> tuple[Holder, ...]:
+        return tuple(
+            Holder(pid, uid, command, unit_of(cgroup), how)
+            for pid, uid, command, cgroup, how in self._found
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def groups(self) -> frozenset[str]:
+        """The control groups that are to end as a whole, never one this daemon is in."""
+        ours = cgroup_of(_read("/proc/self/cgroup")) + "/"
+        found = {whole(cgroup) for _, _, _, cgroup, _ in self._found} - {""}
+        return frozenset(group for group in found if not ours.startswith(f"{group}/"))
+
+    async def end(self, number: int, seconds: float) -> bool:
+        """Send `number` to all, wait up to `seconds` for their end; whether all have ended."""
+        pids = {pid for pid, *_ in self._found}
+        for group in self.groups():
+            pids |= _end_group(group, number)
+        fds = []
+        for pid in pids:
+            with suppress(OSError):
+                fds.append(os.pidfd_open(pid))
+        try:
+            for fd in fds:
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(fd, number)
+            return await _ended(fds, seconds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+
+def _end_group(group: str, number: int) -> set[int]:
+    """The processes of a control group, which are all killed at one blow where that is possible."""
+    for root in CGROUP_ROOTS:
+        where = root + group
+        if os.path.isdir(where):
+            pids = set()
+            for directory, _, _ in os.walk(where):
+                with suppress(OSError):
+                    pids |= {int(pid) for pid in _read(f"{directory}/cgroup.procs").split()}
+            if number == signal.SIGKILL:
+                # Linux 5.14, cgroup v2; otherwise one by one, as the caller does anyway.
+                with suppress(OSError), open(f"{where}/cgroup.kill", "w", encoding="ascii") as file:
+                    file.write("1")
+            return pids - {0, 1, os.getpid()}
+    return set()
+
+
+async def _ended(fds: list[int], seconds: float) -> bool:
+    """Wait for processes to end, by their pidfds."""
+    loop = asyncio.get_running_loop()
+    waiting = set(fds)
+    all_ended = asyncio.Event()
+
+    def one(fd: int) -> None:
+        loop.remove_reader(fd)
+        waiting.discard(fd)
+        if not waiting:
+            all_ended.set()
+
+    for fd in fds:
+        loop.add_reader(fd, one, fd)
+    try:
+        async with asyncio.timeout(seconds):
+            if waiting:
+                await all_ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        for fd in waiting:
+            loop.remove_reader(fd)
+    return True
+
+
+async def find(
+    devices: Iterable[Device], prefixes: Iterable[str] = (), *, namespaces: bool = True
+) -> Holders:
+    """Who holds a file system on one of `devices`, in this and all other mount namespaces.
+
+    The search runs in a child: a process of a hung network file system may block it.
+    """
+    return Holders(await in_child(_scan, list(devices), list(prefixes), namespaces, timeout=10))

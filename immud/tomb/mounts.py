@@ -1,0 +1,159 @@
+"""Mounting a file system and taking it away again, in every namespace: plain blocking calls.
+
+Run them in a child: each may sleep in the kernel for as long as a drive likes.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+
+from immud.early import kernel, mountinfo
+from immud.early.kernel import (
+    MOUNT_ATTR_NOATIME,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NODIRATIME,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MOUNT_ATTR_STRICTATIME,
+)
+from immud.early.mountinfo import MountEntry
+from immud.errors import ImmudError
+
+ATTRIBUTES = {
+    "ro": MOUNT_ATTR_RDONLY,
+    "noexec": MOUNT_ATTR_NOEXEC,
+    "noatime": MOUNT_ATTR_NOATIME,
+    "nodiratime": MOUNT_ATTR_NODIRATIME,
+    "strictatime": MOUNT_ATTR_STRICTATIME,
+    # What holds anyway, and is commonly written.
+    "rw": 0,
+    "exec": 0,
+    "relatime": 0,
+    "defaults": 0,
+    "nosuid": 0,
+    "nodev": 0,
+}
+# Whoever can put a file on the drive would be root with these.
+REFUSED = frozenset({"suid", "dev", "remount", "bind", "rbind", "move", "loop"})
+
+
+def split_options(options: tuple[str, ...]) -> tuple[int, list[tuple[str, str | None]]]:
+    """MOUNT_ATTR_* of the mount, and the parameters of the file system itself.
+
+    nosuid and nodev always hold. Raises ImmudError for an option that would
+    undo that, or that could be read as two.
+    """
+    attributes, parameters = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, []
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not option.isprintable() or "," in option or " " in option or not name:
+            raise ImmudError(f"The mount option {option!r} is not one option; write each apart.")
+        if name in REFUSED:
+            raise ImmudError(f"The mount option {option} is not for a tomb; remove it.")
+        if not equals and name in ATTRIBUTES:
+            attributes |= ATTRIBUTES[name]
+        else:
+            parameters.append((name, value if equals else None))
+    return attributes, parameters
+
+
+def mount(source: str, fstype: str, target: str, options: list[str]) -> bool:
+    """Mount `source` at `target`, whole and with its attributes, in one move.
+
+    Returns whether the directory had something in it, which is now hidden.
+    """
+    attributes, parameters = split_options(tuple(options))
+    context = kernel.fsopen(fstype)
+    try:
+        kernel.fsconfig(context, kernel.FSCONFIG_SET_STRING, "source", source)
+        if attributes & MOUNT_ATTR_RDONLY:
+            kernel.fsconfig(context, kernel.FSCONFIG_SET_FLAG, "ro")
+        for name, value in parameters:
+            kind = kernel.FSCONFIG_SET_FLAG if value is None else kernel.FSCONFIG_SET_STRING
+            kernel.fsconfig(context, kind, name, value)
+        kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
+        tree = kernel.fsmount(context, attributes)
+    except OSError as error:
+        said = _said(context)
+        raise ImmudError(
+            f"{source} cannot be mounted as {fstype}: {said or error.strerror}."
+        ) from error
+    finally:
+        os.close(context)
+    try:
+        os.makedirs(target, 0o755, exist_ok=True)
+        with os.scandir(target) as inside:
+            # An empty file system is no reason to complain about its lost+found.
+            hidden = any(inside)
+        kernel.move_mount(tree, target)
+    finally:
+        os.close(tree)
+    return hidden
+
+
+def _said(context: int) -> str:
+    """What the file system had to say about a failure (fsopen(2))."""
+    lines = []
+    with suppress(OSError):
+        while line := os.read(context, 8192):
+            lines.append(line.decode(errors="replace")[2:].strip())
+    return "; ".join(lines)
+
+
+def of(devices: list[str], entries: tuple[MountEntry, ...]) -> tuple[MountEntry, ...]:
+    """The mounts of file systems on `devices`, and overlays of their directories."""
+    ours = [entry for entry in entries if entry.dev in devices]
+    layers = tuple(f"dir={entry.target}/" for entry in ours if entry.target != "/")
+    overlays = [
+        entry
+        for entry in entries
+        if entry.fstype == "overlay" and any(layer in entry.super_options for layer in layers)
+    ]
+    return (*ours, *overlays)
+
+
+def take_away(devices: list[str], flags: int = 0, proc: int | None = None) -> int:
+    """Unmount all there is of `devices` in this namespace; how many mounts that were.
+
+    Last first, for what was mounted later may be on top. With MNT_DETACH a mount
+    goes with all that is mounted below it.
+    """
+    count = 0
+    for entry in reversed(of(devices, mountinfo.read(proc=proc))):
+        try:
+            kernel.umount2(entry.target, flags)
+            count += 1
+        except OSError as error:
+            # Gone with one before, or locked inside a container, which goes with its processes.
+            if error.errno not in (errno.EINVAL, errno.ENOENT):
+                raise
+    return count
+
+
+def _others() -> Iterator[tuple[int, int]]:
+    """One (pid, descriptor of its mount namespace) for every namespace but ours."""
+    seen = {os.readlink("/proc/self/ns/mnt")}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                namespace = os.readlink(f"/proc/{name}/ns/mnt")
+                if namespace not in seen:
+                    seen.add(namespace)
+                    yield int(name), os.open(f"/proc/{name}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def take_away_elsewhere(devices: list[str], flags: int = 0) -> int:
+    """The same in all other mount namespaces; the caller is not at home afterwards."""
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    count = 0
+    for pid, namespace in list(_others()):
+        # The process may be gone, its namespace with it.
+        with suppress(OSError):
+            if of(devices, mountinfo.read(pid, proc)):
+                kernel.setns(namespace)
+                count += take_away(devices, flags, proc)
+        os.close(namespace)
+    os.close(proc)
+    return count

@@ -1,0 +1,427 @@
+"""One task owns one volume: it takes events in turn, asks the machine, and sees to the works.
+
+A work runs beside the owner, so that a pulled drive is noticed while a checker
+runs or a person is being asked. Events are hints: what is there is looked up
+when the event's turn has come.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from immud import log
+from immud.bus import names
+from immud.errors import ImmudError, WrongState
+from immud.jobs import Jobs, RunningJob
+from immud.log import MessageId
+from immud.model import Problem, Severity, TombConfig, TombState, TombView
+from immud.tomb import drive
+from immud.tomb.machine import (
+    IDLE,
+    OPENING,
+    Action,
+    Cancelled,
+    CloseAsked,
+    Done,
+    Event,
+    Failed,
+    Found,
+    Life,
+    Missing,
+    OpenAsked,
+    Seen,
+    refusal,
+    step,
+)
+from immud.tomb.match import candidates
+from immud.tomb.volume import Volume
+from immud.watch.devices import Device
+
+Told = Callable[[str], Awaitable[None] | None]
+
+# What is told of a state in the journal: where it was reached and not merely passed.
+_NOTEWORTHY = {
+    TombState.OPEN: MessageId.TOMB_OPENED,
+    TombState.LOST: MessageId.TOMB_LOST,
+    TombState.FAILED: MessageId.TOMB_FAILED,
+}
+
+# What units that belong to an open tomb get to stop before it is unmounted, seconds.
+FAREWELL = 10.0
+
+
+class Look:
+    """Some device or mount changed: see what that means for this tomb."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An event somebody waits for the outcome of."""
+
+    event: OpenAsked | CloseAsked
+    outcome: "asyncio.Future[Life]"
+    passphrase: bytes | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A work ended; heard only while that work is the one under way."""
+
+    work: "asyncio.Task[None]"
+    event: Done | Failed
+
+
+class Owner:
+    """Implements `immud.service.Tomb`. All methods are for the one event loop."""
+
+    def __init__(
+        self,
+        config: TombConfig,
+        volume: Volume,
+        *,
+        jobs: Jobs,
+        changed: Callable[[], None],
+        on_open: Told,
+        on_closed: Told,
+    ) -> None:
+        self.config = config
+        self.path = names.tomb_path(config.name)
+        self._log = log.get(tomb=config.name)
+        self._volume = volume
+        self._jobs = jobs
+        self._changed = changed
+        self._on_open = on_open
+        self._on_closed = on_closed
+        self._life = Life(auto_open=config.auto_open)
+        self._device: Device | None = None
+        self._devices: dict[str, Device] = {}
+        self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
+        self._work: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[Life]] = []
+        self._reason: ImmudError | None = None
+        self._passphrase: bytes | None = None
+        self._force = False
+        self._farewell: Awaitable[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def life(self) -> Life:
+        return self._life
+
+    @property
+    def view(self) -> TombView:
+        life, device = self._life, self._shown()
+        mapper = ""
+        if life.state not in IDLE and (mappings := self._volume.state().mappings):
+            mapper = mappings[0].devnode
+        return TombView(
+            name=self.config.name,
+            state=life.state,
+            uuid=device.uuid if device else self.config.uuid,
+            label=device.label if device else self.config.label,
+            device=device.devnode if device else "",
+            mapper=mapper,
+            mount_point=self._volume.target,
+            auto_open=self.config.auto_open,
+            last_error=life.error,
+        )
+
+    def _shown(self) -> Device | None:
+        if self._life.state in (TombState.ABSENT, TombState.LOST, TombState.AMBIGUOUS):
+            return None
+        return self._devices.get(self._life.device) or self._device
+
+    def problems(self) -> tuple[Problem, ...]:
+        """What a person should know about this tomb."""
+        life, name = self._life, self.config.name
+        data = {"tomb": name}
+        found = []
+        if life.error and life.state is not TombState.OPEN:
+            code = "tomb-failed" if life.state is TombState.FAILED else "tomb-residue"
+            text = f"Tomb {name}: {life.error}"
+            found.append(Problem(Severity.WARNING, code, text, data))
+        if life.state is TombState.AMBIGUOUS:
+            nodes = ", ".join(self._devices[key].devnode for key in life.candidates)
+            text = (
+                f"Tomb {name} stays closed: {nodes} all answer to it. Unplug all but the right one."
+            )
+            found.append(Problem(Severity.WARNING, "tomb-ambiguous", text, data))
+        if life.state is TombState.OPEN and self._volume.hidden:
+            where = self._volume.target
+            text = (
+                f"{where} has files of its own, which tomb {name} hides while it is open. "
+                "Close it to see them."
+            )
+            found.append(Problem(Severity.NOTICE, "tomb-hides-files", text, data))
+        return tuple(found)
+
+    def open(self, uid: int, options: Mapping[str, Any], passphrase: bytes | None) -> RunningJob:
+        """Open it; a passphrase answers the question that may be pending. Raises WrongState."""
+        event = OpenAsked(answer=passphrase is not None)
+        return self._ask("open", uid, event, passphrase=passphrase)
+
+    def close(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
+        """Close it; `force` (bool) ends who is in the way. Raises WrongState."""
+        return self._ask("close", uid, CloseAsked(), force=bool(options.get("force")))
+
+    def eject(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
+        """Close it and switch the drive off; options as for `close`. Raises WrongState."""
+        return self._ask("eject", uid, CloseAsked(eject=True), force=bool(options.get("force")))
+
+    def _ask(
+        self,
+        operation: str,
+        uid: int,
+        event: OpenAsked | CloseAsked,
+        *,
+        passphrase: bytes | None = None,
+        force: bool = False,
+    ) -> RunningJob:
+        self._permit(event)
+
+        async def work(job: RunningJob) -> None:
+            outcome = asyncio.get_running_loop().create_future()
+            self._inbox.put_nowait(Asked(event, outcome, passphrase, force))
+            await self._settled(outcome, operation)
+
+        return self._jobs.start(operation, self.path, uid, work)
+
+    def _permit(self, event: OpenAsked | CloseAsked) -> None:
+        if why := refusal(self._life, event):
+            raise WrongState(f"Tomb {self.config.name}: {why}")
+
+    async def _settled(self, outcome: "asyncio.Future[Life]", operation: str) -> None:
+        """Wait until nothing is under way; raise what stood in the way of the operation."""
+        try:
+            life = await asyncio.shield(outcome)
+        except asyncio.CancelledError:
+            self._inbox.put_nowait(Cancelled())
+            await asyncio.shield(outcome)
+            raise
+        wanted = life.state is TombState.OPEN if operation == "open" else life.state in IDLE
+        if not wanted or (life.error and operation != "purge"):
+            raise self._reason or ImmudError(
+                life.error or f"Tomb {self.config.name} is {life.state} now."
+            )
+
+    def start(self, devices: Mapping[str, Device]) -> None:
+        """Find what is there, take it over as it is, and go on from it."""
+        self._devices = dict(devices)
+        self._task = asyncio.get_running_loop().create_task(
+            self._own(), name=f"tomb {self.config.name}"
+        )
+
+    def look(self, devices: Mapping[str, Device]) -> None:
+        """These are the devices now; and the mount table may be another."""
+        self._devices = dict(devices)
+        self._inbox.put_nowait(Look())
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is open and nothing under way."""
+        return self._life.state in IDLE
+
+    def end(self) -> None:
+        """The end of an idle owner, whose tomb is not configured any more."""
+        if self._task:
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        """Let go of the volume as it is: what is open stays open."""
+        if self._task:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self._stop_work()
+        for outcome in self._waiting:
+            outcome.cancel()
+
+    async def _own(self) -> None:
+        await self._take(self._found())
+        while True:
+            item = await self._inbox.get()
+            if isinstance(item, Asked):
+                await self._take_asked(item)
+            elif isinstance(item, Ended):
+                if item.work is self._work:
+                    self._work = None
+                    await self._take(item.event)
+            elif isinstance(item, Look):
+                await self._look()
+            else:
+                await self._take(item)
+
+    async def _take_asked(self, asked: Asked) -> None:
+        try:
+            # Things may have changed between the asking and its turn.
+            self._permit(asked.event)
+        except WrongState as error:
+            asked.outcome.set_exception(error)
+            return
+        self._passphrase, self._force = asked.passphrase, asked.force
+        self._waiting.append(asked.outcome)
+        await self._take(asked.event)
+
+    async def _take(self, event: Event) -> None:
+        before = self._life
+        self._life, actions = step(before, event)
+        self._report(before)
+        for action in actions:
+            await self._act(action)
+        if self._life.work is None:
+            waiting, self._waiting = self._waiting, []
+            for outcome in waiting:
+                if not outcome.done():
+                    outcome.set_result(self._life)
+        elif not self._waiting:
+            self._follow()
+        self._changed()
+
+    def _report(self, before: Life) -> None:
+        name, life = self.config.name, self._life
+        if life.state is before.state:
+            return
+        fields = {"was": str(before.state), "state": str(life.state)}
+        text = f"Tomb {name} is {life.state}" + (f": {life.error}" if life.error else ".")
+        message_id = _NOTEWORTHY.get(life.state)
+        if life.state in IDLE and before.state in (TombState.CLOSING, TombState.LOST):
+            message_id = message_id or MessageId.TOMB_CLOSED
+        if message_id is None:
+            self._log.debug(text, **fields)
+        elif life.error:
+            self._log.warning(text, message_id=message_id, **fields)
+        else:
+            self._log.notice(text, message_id=message_id, **fields)
+
+    def _follow(self) -> None:
+        """Give a job to what happens of itself, so that it can be seen and cancelled."""
+        state = self._life.state
+        operation = "open" if state in OPENING else "purge" if state is TombState.LOST else "close"
+        outcome: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
+        self._waiting.append(outcome)
+
+        async def work(job: RunningJob) -> None:
+            await self._settled(outcome, operation)
+
+        self._jobs.start(operation, self.path, 0, work)
+
+    async def _look(self) -> None:
+        """Ask the kernel what the hints amount to."""
+        keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
+        used = None if self._life.state in IDLE else self._device
+        lost = used is not None and not drive.alive(used.number, used.diskseq)
+        if lost or keys != self._life.candidates:
+            await self._take(Seen(keys, lost))
+        elif self._life.state is TombState.OPEN and not self._volume.state().mounted:
+            await self._take(Missing())
+
+    def _found(self) -> Found:
+        """What an earlier run of the daemon left: open tombs stay open."""
+        keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
+        state = self._volume.state()
+        live = [m for m in state.mappings if self._volume.base(m)]
+        mapping = state.mounted or next(iter(live), None)
+        device = self._volume.device(mapping) if mapping else None
+        self._device = device
+        key = device.key if device else ""
+        return Found(keys, key, bool(state.mappings), bool(state.mounted))
+
+    async def _act(self, action: Action) -> None:
+        if action is Action.STOP:
+            await self._stop_work()
+        elif action is Action.OPENED:
+            await self._tell(self._on_open)
+        elif action is Action.CLOSED:
+            self._farewell = self._on_closed(self.config.name)
+        else:
+            self._begin(action)
+
+    async def _tell(self, told: Told) -> None:
+        answer = told(self.config.name)
+        if answer is not None:
+            await answer
+
+    def _begin(self, action: Action) -> None:
+        if action is not Action.PURGE:
+            self._device = self._devices.get(self._life.device) or self._device
+        if action in (Action.UNLOCK, Action.UNMOUNT):
+            self._reason = None
+        work = asyncio.get_running_loop().create_task(
+            self._perform(action), name=f"{action} tomb {self.config.name}"
+        )
+        self._work = work
+        work.add_done_callback(self._end)
+
+    def _end(self, work: "asyncio.Task[None]") -> None:
+        if work.cancelled():
+            return
+        error = work.exception()
+        event: Done | Failed = Done()
+        if error is not None:
+            if isinstance(error, ImmudError):
+                self._reason = error
+            else:
+                # A defect of ours, or an errno nobody thought of: the journal gets it all.
+                self._log.defect(f"A work of tomb {self.config.name} failed.", error)
+                self._reason = ImmudError(f"{type(error).__name__}: {error}")
+            event = Failed(str(self._reason))
+        self._inbox.put_nowait(Ended(work, event))
+
+    async def _stop_work(self) -> None:
+        work, self._work = self._work, None
+        if work and not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
+
+    async def _perform(self, action: Action) -> None:
+        volume, device = self._volume, self._device
+        match action:
+            case Action.UNMOUNT:
+                await self._say_farewell()
+                await volume.unmount(force=self._force)
+            case Action.UNMAP:
+                await volume.unmap()
+            case Action.RETREAT:
+                await volume.retreat()
+            case Action.PURGE:
+                for holder in (await volume.purge()).values:
+                    self._log.warning(
+                        f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
+                        f"it held the pulled tomb {self.config.name} ({holder.how}).",
+                    )
+            case _:
+                if device is None:
+                    raise ImmudError("Its drive is gone; plug it in again.")
+                await self._with(action, device)
+
+    async def _with(self, action: Action, device: Device) -> None:
+        match action:
+            case Action.UNLOCK:
+                passphrase, self._passphrase = self._passphrase, None
+                await self._volume.unlock(device, passphrase)
+            case Action.CHECK:
+                await self._volume.check(device)
+            case Action.MOUNT:
+                await self._volume.mount(device)
+            case Action.EJECT:
+                await self._volume.eject(device)
+
+    async def _say_farewell(self) -> None:
+        """Units that hooked themselves to the open tomb stop first, and are not in the way."""
+        farewell, self._farewell = self._farewell, None
+        if farewell is not None:
+            with suppress(TimeoutError, ImmudError):
+                async with asyncio.timeout(FAREWELL):
+                    await farewell
+
+    def reconfigure(self, config: TombConfig, volume: Volume) -> bool:
+        """Take a new configuration; False while the tomb is in use under the old one."""
+        if not self.idle:
+            return False
+        self.config, self._volume = config, volume
+        self._life = replace(self._life, auto_open=config.auto_open)
+        self._inbox.put_nowait(Look())
+        return True

@@ -1,0 +1,129 @@
+"""All tombs of the configuration, and what the devices and mounts mean for them."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from immud.early.mountinfo import MountEntry
+from immud.jobs import Jobs
+from immud.model import Problem, TombConfig, TombState
+from immud.service import Changed
+from immud.tomb.owner import Owner, Told
+from immud.tomb.volume import Volume
+from immud.watch.devices import Device, DeviceEvent, What
+
+HOME = "/var/home"
+
+
+class Tombs:
+    """The owners by name. `lookup` is that of `immud.watch.udev.UdevWatch`.
+
+    `on_open` and `on_closed` are told a tomb's name; where `on_closed` returns an
+    awaitable, a tomb that is closed politely is unmounted after it.
+    """
+
+    def __init__(
+        self,
+        configs: Iterable[TombConfig],
+        *,
+        jobs: Jobs,
+        changed: Changed,
+        on_open: Told,
+        on_closed: Told,
+        lookup: Callable[[str], Device | None],
+    ) -> None:
+        self._jobs = jobs
+        self._changed = changed
+        self._on_open = on_open
+        self._on_closed = on_closed
+        self._lookup = lookup
+        self._nudge = asyncio.Event()
+        self._devices: dict[str, Device] = {}
+        self._wanted = {config.name: config for config in configs}
+        self._owners = {name: self._owner(config) for name, config in self._wanted.items()}
+        self._started = False
+        self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
+
+    def _volume(self, config: TombConfig) -> Volume:
+        return Volume(config, self._lookup, self._nudge)
+
+    def _owner(self, config: TombConfig) -> Owner:
+        return Owner(
+            config,
+            self._volume(config),
+            jobs=self._jobs,
+            changed=self._settled,
+            on_open=self._on_open,
+            on_closed=self._on_closed,
+        )
+
+    def _settled(self) -> None:
+        if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
+            self._apply()
+        self._changed()
+
+    def start(self) -> None:
+        """Take over what is there. Devices told before belong to it."""
+        self._started = True
+        for owner in self._owners.values():
+            owner.start(self._devices)
+
+    def device(self, event: DeviceEvent) -> None:
+        """A block device came, changed or went."""
+        if event.what is What.REMOVED:
+            self._devices.pop(event.device.key, None)
+            self._nudge.set()
+        else:
+            self._devices[event.device.key] = event.device
+        self._look()
+
+    def mounts(self, _: tuple[MountEntry, ...]) -> None:
+        """The mount table changed."""
+        self._look()
+
+    def _look(self) -> None:
+        if self._started:
+            for owner in self._owners.values():
+                owner.look(self._devices)
+
+    def home(self) -> str:
+        """The name of the tomb that is open at /var/home, or the empty string."""
+        for name, owner in self._owners.items():
+            if owner.life.state is TombState.OPEN and owner.view.mount_point == HOME:
+                return name
+        return ""
+
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(p for owner in self._owners.values() for p in owner.problems())
+
+    def reload(self, configs: Iterable[TombConfig]) -> None:
+        """Another configuration. What is open stays so, under the old one until it is closed."""
+        self._wanted = {config.name: config for config in configs}
+        self._apply()
+
+    def _apply(self) -> None:
+        for name, config in self._wanted.items():
+            owner = self._owners.get(name)
+            if owner is None:
+                owner = self._owners[name] = self._owner(config)
+                if self._started:
+                    owner.start(self._devices)
+            elif owner.config != config:
+                owner.reconfigure(config, self._volume(config))
+        for name in set(self._owners) - set(self._wanted):
+            if self._owners[name].idle:
+                # Its task ends on its own: this may be running in it.
+                asyncio.get_running_loop().call_soon(self._owners.pop(name).end)
+
+    async def stop(self, close: bool) -> None:
+        """End all owners; with `close` the open tombs are closed first, and holders ended."""
+        if close:
+            jobs = [
+                owner.close(0, {"force": True})
+                for owner in self._owners.values()
+                if owner.life.state is TombState.OPEN
+            ]
+            for job in jobs:
+                await job.wait()
+        for owner in self._owners.values():
+            await owner.stop()
