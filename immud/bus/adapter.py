@@ -312,7 +312,7 @@ def plain(value: Any) -> Any:
     """A value with its variants opened, all the way down."""
     if isinstance(value, Variant):
         return plain(value.value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
