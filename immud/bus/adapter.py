@@ -264,22 +264,28 @@ class Connection:
             cache.clear()
         if message is None:
             close_all(fds)
-        elif message.message_type is MessageType.METHOD_CALL:
+            return
+        try:
+            self._handle(message, fds)
+        except Exception as error:
+            # One message a handler stumbled over; the connection and its others go on.
+            log.get().defect("A message on the bus was not handled.", error)
+
+    def _handle(self, message: Any, fds: list[int]) -> None:
+        if message.message_type is MessageType.METHOD_CALL:
             call = Call(message, fds)
             if self.on_call is not None:
                 self.on_call(call)
             else:
                 call.close()
                 self.reply_error(call, f"{DBUS}.Error.UnknownObject", "Nothing is here to call.")
-        else:
-            close_all(fds)  # nothing we call or listen to passes descriptors
-            if message.message_type is MessageType.SIGNAL:
-                for listener in tuple(self.on_signal):
-                    listener(Signal(message))
-            else:
-                reply = self._pending.get(message.reply_serial)
-                if reply is not None and not reply.done():
-                    reply.set_result(message)
+            return
+        close_all(fds)  # nothing we call or listen to passes descriptors
+        if message.message_type is MessageType.SIGNAL:
+            for listener in tuple(self.on_signal):
+                listener(Signal(message))
+        elif (reply := self._pending.get(message.reply_serial)) and not reply.done():
+            reply.set_result(message)
 
     def _ended(self, error: Exception | None) -> None:
         for reply in self._pending.values():

@@ -15,7 +15,7 @@ from typing import Any
 
 from immud import log
 from immud.bus import standard
-from immud.bus.adapter import BusError, Call, Connection, Disconnected, variant
+from immud.bus.adapter import BusError, Call, Connection, Disconnected
 from immud.bus.standard import Authorize, get_all, snapshot
 from immud.bus.vtable import Emits, Interface, Method
 from immud.errors import ImmudError
@@ -83,9 +83,8 @@ class Server:
         for name in before.keys() | now.keys():
             if name in before and name in now and before[name] == now[name]:
                 continue
-            member = interface.properties[name]
-            if name in now and member.emits is Emits.VALUE:
-                changed[name] = variant(member.signature, now[name])
+            if name in now and interface.properties[name].emits is Emits.VALUE:
+                changed[name] = now[name]
             else:
                 invalidated.append(name)
         if changed or invalidated:

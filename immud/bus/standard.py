@@ -35,9 +35,10 @@ Authorize = Callable[[Call, str], Awaitable[None]]
 
 
 def read(member: Property) -> Any:
-    """A property's value. A getter that raises is a defect, and nobody else's problem."""
+    """A property's value as a variant. A getter that raises, or whose value does not fit the
+    signature, is a defect, and nobody else's problem."""
     try:
-        return member.get()
+        return variant(member.signature, member.get())
     except Exception as error:
         log.get(property=member.name).defect(f"The property {member.name} has no value.", error)
         raise BusError(
@@ -49,15 +50,13 @@ def get_all(interface: Interface) -> dict[str, Any]:
     """What can be read, as a{sv}."""
     values = {}
     for member in interface.properties.values():
-        try:
-            values[member.name] = variant(member.signature, read(member))
-        except BusError:
-            continue
+        with contextlib.suppress(BusError):
+            values[member.name] = read(member)
     return values
 
 
 def snapshot(table: Mapping[str, Interface]) -> dict[str, dict[str, Any]]:
-    """The values whose change is announced, by interface and property."""
+    """The values whose change is announced, as variants, by interface and property."""
     values: dict[str, dict[str, Any]] = {}
     for name, interface in table.items():
         values[name] = {}
@@ -65,7 +64,7 @@ def snapshot(table: Mapping[str, Interface]) -> dict[str, dict[str, Any]]:
             if member.emits in (Emits.VALUE, Emits.INVALIDATES):
                 # Silent here, which runs at every change: whoever reads it hears of it.
                 with contextlib.suppress(Exception):
-                    values[name][member.name] = member.get()
+                    values[name][member.name] = variant(member.signature, member.get())
     return values
 
 
@@ -118,8 +117,7 @@ def properties(
         raise BusError(UNKNOWN_PROPERTY, f"{interface_name or 'This object'} has no {name}.")
 
     def get(call: Call, interface_name: str, name: str) -> Any:
-        member = find(interface_name, name)
-        return variant(member.signature, read(member))
+        return read(find(interface_name, name))
 
     def everything(call: Call, interface_name: str) -> dict[str, Any]:
         if interface_name:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from immud.bus import job, logcontrol, manager, mount, names, polkit, tomb
 from immud.bus.adapter import BusError, Call
 from immud.bus.server import Server
-from immud.bus.standard import DBUS
+from immud.bus.standard import DBUS, FAILED
 from immud.errors import NoSuchJob
 from immud.model import JobResult, JobView, MountFact
 from immud.service import Job, Service, Tomb
@@ -50,7 +50,7 @@ class Tree:
         else:
             raise NoSuchJob(f"There is no job {path}, and none has ended lately.")
         if view.result != JobResult.DONE:
-            raise BusError(view.error_name, view.error)
+            raise BusError(view.error_name or FAILED, view.error)
         return view.result
 
     def _changed(self) -> None:

@@ -105,13 +105,6 @@ def _element(tag: str, name: str, attributes: str, children: list[str]) -> str:
     return f"<{tag} name={_quoted(name)}{attributes}>\n{inside}</{tag}>"
 
 
-def _quote(text: str) -> str:
-    """An attribute's value; xml.sax.saxutils would bring urllib along."""
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), ('"', "&quot;")):
-        text = text.replace(character, entity)
-    return f'"{text}"'
-
-
 def _argument(text: str, direction: str = "") -> str:
     signature, name = text.split()
     suffix = f' direction="{direction}"' if direction else ""

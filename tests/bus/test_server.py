@@ -55,6 +55,7 @@ class Thing:
             Property("Hidden", "u", lambda: self.level, emits=Emits.INVALIDATES),
             Property("Quiet", "u", lambda: self.level, emits=Emits.NEVER),
             Property("Broken", "s", self.broken),
+            Property("Misfit", "u", lambda: f"text {self.level}"),
             Property("Name", "s", lambda: "caf\udcff", emits=Emits.CONSTANT),
         )
 
@@ -278,6 +279,19 @@ async def test_one_peer_cannot_fill_the_daemon_with_calls(world: World) -> None:
     assert await world.call(ROOT, NAME, "Wait") == ["waited"]
 
 
+async def test_a_handler_that_raises_costs_one_message(world: World) -> None:
+    def stumble(call: Call) -> None:
+        call.close()
+        raise KeyError("stumbled")
+
+    answering = world.connection.on_call
+    world.connection.on_call = stumble
+    with pytest.raises(TimeoutError):
+        await world.call(ROOT, NAME, "Note", timeout=0.1)
+    world.connection.on_call = answering
+    await world.call(ROOT, NAME, "Note")
+
+
 async def test_a_caller_that_dies_meanwhile_does_no_harm(world: World) -> None:
     other = await Connection.open(world.bus.address)
     dying = asyncio.ensure_future(other.call(world.connection.unique_name, ROOT, NAME, "Wait"))
@@ -305,5 +319,6 @@ async def test_introspection_annotates_changes(world: World) -> None:
         "Hidden": "invalidates",
         "Quiet": "false",
         "Broken": "true",
+        "Misfit": "true",
         "Name": "const",
     }
