@@ -149,7 +149,7 @@ class Container:
                 "TERM": "dumb",
             },
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 no threads here
+            preexec_fn=die_with_parent,  # noqa: PLW1509 no threads here
         )
         console.close()
         try:
@@ -332,7 +332,7 @@ class Container:
         return self._place / f"console-{self._boots}"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """PR_SET_PDEATHSIG: an interrupted run leaves no container behind."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

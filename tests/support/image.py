@@ -33,7 +33,7 @@ BY_SUITE = {
 }
 
 # What a virtual machine's disk needs in order to be found: a small initramfs, for TCG's sake.
-_MODULES = ("virtio_pci", "virtio_blk", "ext4", "usb-storage", "xhci_pci", "virtio_console")
+_MODULES = ("virtio_pci", "virtio_blk", "ext4")
 
 # Before the packages: what must be there when the kernel's postinst builds the initramfs.
 _EARLY = """

@@ -1,0 +1,160 @@
+"""USB drives with a LUKS container in them: made in a second, without the device-mapper.
+
+The volume key is chosen here and handed to cryptsetup, which writes the header into a plain file;
+the file system is made in another plain file, and each of its sectors is encrypted the way
+dm-crypt would (aes-xts-plain64: the tweak is the sector's number, little endian). So a drive can
+be made anywhere, with any content, and opens like one that was made on the machine itself.
+"""
+
+import contextlib
+import os
+import tempfile
+import uuid as uuids
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from tests.support.process import HarnessError, run
+
+SECTOR = 512
+PASSPHRASE = b"correct horse battery staple"
+LETTER = "alice/Documents/letter.txt"
+CONTENT: Mapping[str, str] = {LETTER: "a letter, carried\n", "alice/.profile": "# carried\n"}
+
+_FIRST = 1 << 20
+"""Where a partition begins, bytes."""
+
+
+@dataclass(frozen=True)
+class Drive:
+    """The image of a USB drive at `path`, as a whole or, with `partuuid`, its one partition.
+
+    `uuid` and `label` are those of the LUKS header, `serial` the one the USB device reports.
+    """
+
+    path: Path
+    uuid: str
+    label: str
+    serial: str
+    partuuid: str = ""
+
+    def discard(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+
+
+def luks(
+    path: Path,
+    *,
+    size: int = 48 << 20,
+    content: Mapping[str, str] = CONTENT,
+    passphrase: bytes = PASSPHRASE,
+    uuid: str = "",
+    label: str = "tomb",
+    serial: str = "TOMB0001",
+    version: int = 2,
+    partition: bool = False,
+    owner: int = 1000,
+) -> Drive:
+    """Make a drive of `size` bytes at `path`, opened by `passphrase`, with ext4 and `content`.
+
+    `content` maps file names to texts; directories and files belong to `owner`, the top
+    directory to root. With `partition` the drive has a GPT and the container in its partition 1.
+    `version` is LUKS's, 1 or 2 (1 has no label). The cost of the key derivation is the least
+    possible, for the time of the tests.
+    """
+    uuid = uuid or str(uuids.uuid4())
+    with tempfile.TemporaryDirectory(dir=path.parent) as place:
+        aside = Path(place)
+        container = aside / "container"
+        key = os.urandom(64)
+        offset = _format(container, key, size, passphrase, uuid, label, version)
+        plain = aside / "plain"
+        _file_system(plain, aside / "tree", size - offset, content, owner)
+        _encrypt(plain, container, offset, key)
+        partuuid = ""
+        if partition:
+            partuuid = _partitioned(path, container)
+        else:
+            container.rename(path)
+    return Drive(path, uuid, label if version == 2 else "", serial, partuuid)
+
+
+def _format(
+    container: Path, key: bytes, size: int, passphrase: bytes, uuid: str, label: str, version: int
+) -> int:
+    """Write a LUKS header for `key` into a new file; returns where its data begins, bytes."""
+    with container.open("wb") as file:
+        os.truncate(file.fileno(), size)
+    with tempfile.NamedTemporaryFile(dir=container.parent) as key_file:
+        key_file.write(key)
+        key_file.flush()
+        options = ["--label", label, "--sector-size", str(SECTOR)] if version == 2 else []
+        run(
+            *("cryptsetup", "luksFormat", "--batch-mode", "--type", f"luks{version}", *options),
+            *("--cipher", "aes-xts-plain64", "--key-size", "512", "--uuid", uuid),
+            *("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-"),
+            # --volume-key-file from 2.4 on; both names work until now
+            *("--master-key-file", key_file.name, str(container)),
+            input=passphrase,
+        )
+    dump = run("cryptsetup", "luksDump", str(container)).stdout.splitlines()
+    for line in dump:
+        words = line.split()
+        if version == 2 and words[:1] == ["offset:"] and words[2:] == ["[bytes]"]:
+            return int(words[1])
+        if version == 1 and words[:2] == ["Payload", "offset:"]:
+            return int(words[2]) * SECTOR
+    raise HarnessError("cryptsetup luksDump does not say where the data begins")
+
+
+def _file_system(
+    plain: Path, tree: Path, size: int, content: Mapping[str, str], owner: int
+) -> None:
+    tree.mkdir()
+    for name, text in content.items():
+        file = tree / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    for above, directories, files in os.walk(tree):
+        for name in (*directories, *files):
+            os.chown(Path(above) / name, owner, owner)
+    with plain.open("wb") as file:
+        os.truncate(file.fileno(), size)
+    run("mkfs.ext4", "-q", "-F", "-L", "home", "-d", str(tree), str(plain))
+
+
+def _encrypt(plain: Path, container: Path, offset: int, key: bytes) -> None:
+    """Put `plain` into `container` from `offset` on. Holes stay: nothing reads them."""
+    with plain.open("rb") as source, container.open("r+b") as target:
+        size = os.fstat(source.fileno()).st_size
+        end = 0
+        while True:
+            try:
+                begin = os.lseek(source.fileno(), end, os.SEEK_DATA)
+            except OSError:  # ENXIO: no data after this
+                return
+            end = min(os.lseek(source.fileno(), begin, os.SEEK_HOLE), size)
+            source.seek(begin)
+            target.seek(offset + begin)
+            for number in range(begin // SECTOR, end // SECTOR):
+                tweak = number.to_bytes(16, "little")
+                sector = Cipher(algorithms.AES(key), modes.XTS(tweak)).encryptor()
+                target.write(sector.update(source.read(SECTOR)) + sector.finalize())
+
+
+def _partitioned(path: Path, container: Path) -> str:
+    """Put `container` into the one partition of a GPT on a new image; returns its PARTUUID."""
+    size = container.stat().st_size
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), _FIRST + size + _FIRST)
+    partuuid = str(uuids.uuid4())
+    sectors = f"start={_FIRST // SECTOR}, size={size // SECTOR}, uuid={partuuid}\n"
+    run("sfdisk", "--quiet", str(path), input=f"label: gpt\n{sectors}")
+    run(
+        *("dd", "status=none", "conv=notrunc,sparse", "bs=1M", f"seek={_FIRST >> 20}"),
+        *(f"if={container}", f"of={path}"),
+    )
+    return partuuid

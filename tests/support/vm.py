@@ -1,0 +1,400 @@
+"""A disk booted by QEMU: its own kernel, udev, the device-mapper, drives to plug in and pull out.
+
+    with VM(image.installed()) as machine:
+        machine.boot()
+        machine.plug(drive)
+        machine.run("ls", "/dev/disk/by-uuid")
+        machine.yank(drive)
+
+Under TCG a boot takes half a minute; `save` and `restore` make a booted machine last for many
+tests. One machine runs at a time, on all cores.
+"""
+
+import base64
+import itertools
+import json
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.support import cache, qemu
+from tests.support.drive import Drive
+from tests.support.image import Image
+from tests.support.process import PATH, CommandFailed, Completed, HarnessError, tail
+from tests.support.qmp import Connection
+
+BOOT_LIMIT = 240.0
+"""Seconds until a machine must have finished booting, under TCG on a busy host."""
+
+COMMAND_LIMIT = 60.0
+
+COMMAND_LINE = "root=/dev/vda ro console=ttyS0 systemd.show_status=yes apparmor=0"
+"""Loading AppArmor's profiles takes half of a boot under TCG; `append="apparmor=1"` has them."""
+
+# Prints, as one line of JSON, when the kernel announced a block device (`add`, or `remove`) and
+# when the mount table first met the wish (`mounted`, or `gone`): CLOCK_MONOTONIC, seconds.
+_STOPWATCH = """
+import json, os, select, socket, sys, time
+where, wish, limit = sys.argv[1], sys.argv[2], float(sys.argv[3])
+events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)  # NETLINK_KOBJECT_UEVENT
+events.bind((0, 1))
+table = open("/proc/self/mountinfo")
+poll = select.poll()
+poll.register(events, select.POLLIN)
+poll.register(table, select.POLLERR | select.POLLPRI)
+open("/run/stopwatch", "w").close()
+seen, until = {}, time.monotonic() + limit
+while wish not in seen and time.monotonic() < until:
+    for fd, _ in poll.poll(1000 * limit):
+        now = time.monotonic()
+        if fd == events.fileno():
+            fields = events.recv(16384).decode(errors="replace").split(chr(0))
+            if "SUBSYSTEM=block" in fields:
+                seen.setdefault(fields[0].partition("@")[0], now)
+        else:
+            table.seek(0)
+            there = any(line.split()[4] == where for line in table)
+            if there == (wish == "mounted"):
+                seen.setdefault(wish, now)
+os.unlink("/run/stopwatch")
+print(json.dumps(seen))
+"""
+
+
+class State:
+    """A booted machine, saved: the disk as it was then, and the memory beside it."""
+
+    def __init__(self, place: Path, image: Image) -> None:
+        self.disk, self.memory, self.image = place / "disk.qcow2", place / "memory", image
+        self.append = place / "append"
+
+
+class VM:
+    """A machine on an overlay of `image`'s disk, or of a saved `State`'s; thrown away by `close`.
+
+    It is off at first. `run` needs it booted.
+    """
+
+    def __init__(self, image: Image | State) -> None:
+        self._state = image if isinstance(image, State) else None
+        self.image = image.image if isinstance(image, State) else image
+        self._place = Path(tempfile.mkdtemp(prefix="vm-", dir=cache.scratch()))
+        self._overlay = self._place / "disk.qcow2"
+        if self._state:
+            qemu.overlay(self._overlay, self._state.disk, "qcow2")
+        else:
+            qemu.overlay(self._overlay, self.image.disk.path, "raw")
+        self._console = self._place / "console"
+        self._console.touch()
+        self._process: qemu.Process | None = None
+        self._append = ""
+        self._numbers = itertools.count(1)
+        self._plugged: dict[Path, int] = {}
+
+    def __enter__(self) -> "VM":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, AssertionError | HarnessError):
+            error.add_note(f"console of the machine:\n{tail(self.console, 60)}")
+        self.close()
+
+    # Turning it on and off
+
+    def boot(
+        self,
+        *,
+        append: str = "",
+        drives: Sequence[Drive] = (),
+        wait: bool = True,
+        timeout: float = BOOT_LIMIT,
+    ) -> None:
+        """Turn it on with `drives` plugged in; with `wait`, return when booting has finished.
+
+        `append` goes on the kernel's command line. Finished does not mean well: ask
+        `system_state`. Raises HarnessError with the console's end after `timeout` seconds.
+        """
+        began = time.monotonic()
+        self._start(append)
+        for drive in drives:
+            self.plug(drive)
+        self.qmp.execute("cont")
+        if wait:
+            self.wait_for_agent(timeout)
+            self.system_state(timeout - (time.monotonic() - began))
+            self.run("udevadm", "settle", timeout=timeout)
+
+    def restore(self) -> None:
+        """Go on where the saved state was left; a second or two."""
+        assert self._state is not None, "this machine was not made from a saved state"
+        self._start(self._state.append.read_text(), incoming=self._state.memory)
+        until = time.monotonic() + 60
+        while self.qmp.execute("query-status")["status"] == "inmigrate":
+            if time.monotonic() > until:
+                raise HarnessError("the saved state was not read within 60 s")
+            time.sleep(0.02)
+        self.qmp.execute("cont")
+        if not self.agent.synchronise(next(self._numbers), 30):
+            raise HarnessError("the guest agent does not answer after the restore")
+
+    def _start(self, append: str, incoming: Path | None = None) -> None:
+        assert self._process is None, "the machine is on already"
+        self._append = append
+        self._process = qemu.Process(
+            overlay=self._overlay,
+            kernel=self.image.kernel,
+            initrd=self.image.initrd,
+            append=f"{COMMAND_LINE} {append}".strip(),
+            console=self._console,
+            incoming=incoming,
+        )
+
+    @property
+    def process(self) -> qemu.Process:
+        assert self._process is not None, "the machine is off"
+        return self._process
+
+    @property
+    def qmp(self) -> Connection:
+        return self.process.qmp
+
+    @property
+    def agent(self) -> Connection:
+        return self.process.agent
+
+    def wait_for_agent(self, timeout: float = BOOT_LIMIT) -> None:
+        """Wait until the guest agent answers."""
+        opened = self.qmp.wait_for_event(
+            lambda event: event["event"] == "VSERPORT_CHANGE" and event["data"]["open"], timeout
+        )
+        if opened is None or not self.agent.synchronise(next(self._numbers), 60):
+            raise HarnessError(f"no guest agent after {timeout:g} s\n{tail(self.console)}")
+
+    def wait_for_console(self, wanted: str, timeout: float = BOOT_LIMIT) -> None:
+        """Wait until the serial console has printed text that the pattern `wanted` matches."""
+        until = time.monotonic() + timeout
+        while not re.search(wanted, self.console):
+            if time.monotonic() > until:
+                raise HarnessError(f"no {wanted!r} after {timeout:g} s\n{tail(self.console)}")
+            time.sleep(0.1)
+
+    def poweroff(self, timeout: float = BOOT_LIMIT) -> str:
+        """Shut down in order; returns the console from the request to the end."""
+        return self._shut_down("poweroff", timeout)
+
+    def reboot(
+        self, *, append: str = "", drives: Sequence[Drive] = (), timeout: float = BOOT_LIMIT
+    ) -> str:
+        """Shut down and boot the same disk; returns the console of the shutdown."""
+        said = self._shut_down("reboot", timeout)
+        self.boot(append=append, drives=drives, timeout=timeout)
+        return said
+
+    def _shut_down(self, verb: str, timeout: float) -> str:
+        before = len(self.console)
+        self.start("systemctl", verb, "--no-block")
+        if not self.process.wait(timeout):
+            raise HarnessError(f"{verb}: still on after {timeout:g} s\n{tail(self.console)}")
+        self._off()
+        return self.console[before:]
+
+    def cut_power(self) -> None:
+        """End it between two instructions; what its kernel had not written is lost."""
+        self.process.kill()
+        self._off()
+
+    def _off(self) -> None:
+        self._process = None
+        self._plugged.clear()
+
+    def close(self) -> None:
+        """Cut the power and throw the overlay away."""
+        if self._process is not None:
+            self.cut_power()
+        shutil.rmtree(self._place)
+
+    def save(self, place: Path) -> State:
+        """Write the running machine's state into the directory `place`; it is off afterwards.
+
+        No drive may be plugged in.
+        """
+        assert not self._plugged, "a state is saved without drives"
+        state = State(place, self.image)
+        self.qmp.execute("stop")
+        self.qmp.execute("migrate-set-parameters", max_bandwidth=1 << 40)
+        self.qmp.execute("migrate", uri=f"exec:cat >{state.memory}")
+        until = time.monotonic() + 120
+        while (status := self.qmp.execute("query-migrate")["status"]) != "completed":
+            if status in ("failed", "cancelled") or time.monotonic() > until:
+                raise HarnessError(f"saving the machine's state: {status}")
+            time.sleep(0.05)
+        self.qmp.execute("quit")
+        self.process.wait(30)
+        self._off()
+        shutil.copyfile(self._overlay, state.disk)
+        state.append.write_text(self._append)
+        return state
+
+    # Drives
+
+    def plug(self, drive: Drive) -> None:
+        """Plug the drive into a USB port. Several may be, each once."""
+        assert drive.path not in self._plugged, "the drive is plugged in already"
+        number = next(self._numbers)
+        self.qmp.execute(
+            "blockdev-add",
+            driver="raw",
+            node_name=f"drive{number}",
+            file={"driver": "file", "filename": str(drive.path)},
+        )
+        self.qmp.execute(
+            "device_add",
+            driver="usb-storage",
+            bus="usb.0",
+            id=f"usb{number}",
+            drive=f"drive{number}",
+            serial=drive.serial,
+        )
+        self._plugged[drive.path] = number
+
+    def yank(self, drive: Drive) -> None:
+        """Pull the drive out. The guest isn't asked, and isn't waited for."""
+        number = self._plugged.pop(drive.path)
+        self.qmp.execute("device_del", id=f"usb{number}")
+        gone = self.qmp.wait_for_event(
+            lambda event: (
+                event["event"] == "DEVICE_DELETED" and event["data"].get("device") == f"usb{number}"
+            ),
+            30,
+        )
+        if gone is None:
+            raise HarnessError("QEMU did not let go of the drive within 30 s")
+        self.qmp.execute("blockdev-del", node_name=f"drive{number}")
+
+    # Inside
+
+    def start(self, *argv: str, input: bytes | str = b"") -> int:
+        """Start a command as root and return its process id at once; `finish` waits for it."""
+        data = input.encode() if isinstance(input, str) else input
+        arguments: dict[str, Any] = {
+            "path": "/usr/bin/env",
+            "arg": ["-i", f"PATH={PATH}", "HOME=/root", "LC_ALL=C.UTF-8", "TERM=dumb", *argv],
+            "capture_output": True,
+        }
+        if data:
+            arguments["input_data"] = base64.b64encode(data).decode()
+        pid: int = self.agent.execute("guest-exec", **arguments)["pid"]
+        return pid
+
+    def finish(self, pid: int, timeout: float = COMMAND_LIMIT) -> Completed:
+        """Wait for a command that `start` started."""
+        until = time.monotonic() + timeout
+        pause = 0.01
+        while True:
+            status = self.agent.execute("guest-exec-status", pid=pid)
+            if status["exited"]:
+                out, err = (
+                    base64.b64decode(status.get(name, "")).decode(errors="replace")
+                    for name in ("out-data", "err-data")
+                )
+                return Completed(status.get("exitcode", -status.get("signal", 0)), out, err)
+            if time.monotonic() > until:
+                raise HarnessError(f"process {pid} of the machine: running after {timeout:g} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.2)
+
+    def run(
+        self,
+        *argv: str,
+        check: bool = True,
+        input: bytes | str = b"",
+        timeout: float = COMMAND_LIMIT,
+        user: str = "root",
+    ) -> Completed:
+        """Run a command in the machine, as `user`, by the guest agent's service.
+
+        Raises CommandFailed for a status other than 0 unless `check` is false.
+        """
+        command = argv if user == "root" else ("runuser", "-u", user, "--", *argv)
+        done = self.finish(self.start(*command, input=input), timeout)
+        if check and done.status:
+            raise CommandFailed(argv, done.status, done.stdout + done.stderr)
+        return done
+
+    def unit(self, *argv: str, options: Sequence[str] = (), timeout: float = 60) -> Completed:
+        """Run a command as a transient service (systemd-run --wait --pipe) with `options`."""
+        return self.run(
+            *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options, "--", *argv),
+            check=False,
+            timeout=timeout,
+        )
+
+    def shell(self, script: str, *arguments: str, timeout: float = COMMAND_LIMIT) -> str:
+        """What the `sh` script prints; one round trip however long it is."""
+        return self.run("sh", "-ec", script, "sh", *arguments, timeout=timeout).stdout
+
+    def succeeds(self, *argv: str) -> bool:
+        """Whether the command exits with 0."""
+        return self.run(*argv, check=False).status == 0
+
+    def wait_until(self, script: str, timeout: float = 30) -> None:
+        """Wait until the `sh` script exits with 0; it is tried in the guest, 20 times a second."""
+        loop = f'until sh -c "$1" >/dev/null 2>&1; do [ $(cut -d. -f1 /proc/uptime) -lt "$2" ]'
+        limit = float(self.run("cut", "-d ", "-f1", "/proc/uptime").stdout) + timeout
+        done = self.run(
+            *("sh", "-c", f"{loop} || exit 1; sleep 0.05; done", "sh", script, str(int(limit) + 1)),
+            check=False,
+            timeout=timeout + COMMAND_LIMIT,
+        )
+        if done.status:
+            raise HarnessError(f"{script}: still failing after {timeout:g} s")
+
+    def system_state(self, timeout: float = BOOT_LIMIT) -> str:
+        """What `systemctl is-system-running --wait` says: `running`, `degraded` …"""
+        state = self.run("systemctl", "is-system-running", "--wait", check=False, timeout=timeout)
+        return state.stdout.strip()
+
+    def failed_units(self) -> list[str]:
+        """The names of the units that failed."""
+        listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+        return [line.split()[0] for line in listed.stdout.splitlines()]
+
+    def messages(self, *arguments: str) -> list[str]:
+        """The journal's texts, of this boot unless `arguments` (journalctl's) say otherwise."""
+        chosen = arguments or ("-b",)
+        return self.run(
+            "journalctl", "--output=cat", "--no-pager", *chosen, timeout=120
+        ).stdout.splitlines()
+
+    def stopwatch(self, where: str, wish: str, timeout: float = 60) -> int:
+        """Start measuring how long until `where` is `mounted`, or `gone`; see `measured`.
+
+        Returns when the clock is ready: plug or pull the drive then.
+        """
+        pid = self.start("python3", "-ISE", "-c", _STOPWATCH, where, wish, str(timeout))
+        self.wait_until("test -e /run/stopwatch")
+        return pid
+
+    def measured(self, pid: int, timeout: float = 60) -> dict[str, float]:
+        """What the stopwatch saw, in seconds of the guest's CLOCK_MONOTONIC.
+
+        `add` and `remove`: the kernel's first such event of a block device; `mounted` or `gone`.
+        """
+        seen: dict[str, float] = json.loads(self.finish(pid, timeout).stdout)
+        return seen
+
+    @property
+    def console(self) -> str:
+        """What the serial console has printed in all boots, without colours."""
+        text = self._console.read_bytes().decode(errors="replace")
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\r", "", text)
