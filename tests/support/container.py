@@ -14,6 +14,7 @@ of its own that ends with it: nothing is mounted on the host, at no moment.
 
 import contextlib
 import ctypes
+import inspect
 import json
 import os
 import re
@@ -22,12 +23,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from tests.support import cache
 from tests.support.disk import Disk, discard, temporary_copy
-from tests.support.image import Image
+from tests.support.image import Image, image_at
 from tests.support.process import PATH, Completed, HarnessError, run, tail
 
 BOOT_LIMIT = 60.0
@@ -46,9 +48,10 @@ root=$2; shift 2
 # systemd-nspawn keeps its books below /run: not the host's.
 mount -t tmpfs -o mode=755 tmpfs /run
 # The line of / is for a machine with that disk; a container has / already.
-sed -i '/[[:space:]]\\/[[:space:]]/d' "$root/etc/fstab"
+sed -i 's,^UUID=[^ ]* / ,#container# &,' "$root/etc/fstab"
 status=0
 systemd-nspawn -D "$root" "$@" || status=$?
+sed -i 's,^#container# ,,' "$root/etc/fstab"
 # Loop devices on files of this disk would keep it mounted for ever.
 disk=$(findmnt -n -o MAJ:MIN "$root" | tr -d ' ')
 losetup --list --noheadings --output NAME,BACK-MAJ:MIN | while read -r name back; do
@@ -64,6 +67,25 @@ _INIT = """
 mount --bind /run/host.cmdline /proc/cmdline
 exec /lib/systemd/systemd --show-status=yes $1
 """
+
+
+def prepared(below: Image, name: str, what: str, prepare: Callable[["Container"], None]) -> Image:
+    """`below` after `prepare` has run in a booted container of it and it was shut down; cached.
+
+    `what` is told to the person who waits. The function's own text is part of the key.
+    """
+
+    def build(aside: Path) -> None:
+        with Container(below) as container:
+            container.boot()
+            prepare(container)
+            container.poweroff()
+            container.disk.path.rename(aside / "disk.ext4")
+        os.link(below.kernel, aside / "vmlinuz")
+        os.link(below.initrd, aside / "initrd.img")
+
+    key = cache.digest(below.key, inspect.getsource(prepare))
+    return image_at(cache.entry(name, key, what, build))
 
 
 class Container:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,12 @@ def luks(
         aside = Path(place)
         container = aside / "container"
         key = os.urandom(64)
-        offset = _format(container, key, size, passphrase, uuid, label, version)
+        with container.open("wb") as file:
+            os.truncate(file.fileno(), size)
+        # LUKS1 has no label, and its sectors have one size.
+        options = ["--label", label, "--sector-size", str(SECTOR)] if version == 2 else []
+        options += ["--type", f"luks{version}", "--uuid", uuid]
+        offset = _format(container, key, passphrase, options)
         plain = aside / "plain"
         _file_system(plain, aside / "tree", size - offset, content, owner)
         _encrypt(plain, container, offset, key)
@@ -82,19 +87,14 @@ def luks(
     return Drive(path, uuid, label if version == 2 else "", serial, partuuid)
 
 
-def _format(
-    container: Path, key: bytes, size: int, passphrase: bytes, uuid: str, label: str, version: int
-) -> int:
-    """Write a LUKS header for `key` into a new file; returns where its data begins, bytes."""
-    with container.open("wb") as file:
-        os.truncate(file.fileno(), size)
+def _format(container: Path, key: bytes, passphrase: bytes, options: Sequence[str]) -> int:
+    """Write a LUKS header for `key` into the file; returns where its data begins, bytes."""
     with tempfile.NamedTemporaryFile(dir=container.parent) as key_file:
         key_file.write(key)
         key_file.flush()
-        options = ["--label", label, "--sector-size", str(SECTOR)] if version == 2 else []
         run(
-            *("cryptsetup", "luksFormat", "--batch-mode", "--type", f"luks{version}", *options),
-            *("--cipher", "aes-xts-plain64", "--key-size", "512", "--uuid", uuid),
+            *("cryptsetup", "luksFormat", "--batch-mode", *options),
+            *("--cipher", "aes-xts-plain64", "--key-size", "512"),
             *("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "-"),
             # --volume-key-file from 2.4 on; both names work until now
             *("--master-key-file", key_file.name, str(container)),
@@ -103,9 +103,9 @@ def _format(
     dump = run("cryptsetup", "luksDump", str(container)).stdout.splitlines()
     for line in dump:
         words = line.split()
-        if version == 2 and words[:1] == ["offset:"] and words[2:] == ["[bytes]"]:
+        if words[:1] == ["offset:"] and words[2:] == ["[bytes]"]:  # LUKS2
             return int(words[1])
-        if version == 1 and words[:2] == ["Payload", "offset:"]:
+        if words[:2] == ["Payload", "offset:"]:  # LUKS1
             return int(words[2]) * SECTOR
     raise HarnessError("cryptsetup luksDump does not say where the data begins")
 

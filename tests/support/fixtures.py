@@ -4,16 +4,23 @@ Containers and virtual machines are off at first, so that a test can change the 
 first boot; `.boot()` turns them on.
 """
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
 from tests.support import image, stages
-from tests.support.container import Container
+from tests.support.container import Container, prepared
+from tests.support.drive import PASSPHRASE, Drive, luks
 from tests.support.image import Image
+from tests.support.vm import VM, booted
+
+HOME_UUID = "6d6d7564-0000-4000-8000-686f6d650001"
+"""The LUKS UUID of the drive that `tomb_image` knows."""
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +37,18 @@ def installed_image() -> Image:
     return image.installed("trixie")
 
 
+@pytest.fixture(scope="session")
+def adopted_image(installed_image: Image) -> Image:
+    """`installed_image`, adopted and enabled in a booted system: immutable from its next boot."""
+    return prepared(installed_image, "adopted-trixie", "adopting the layout", _adopt)
+
+
+@pytest.fixture(scope="session")
+def tomb_image(adopted_image: Image) -> Image:
+    """`adopted_image` with the tomb of `home_drive` configured, by its LUKS UUID and a key file."""
+    return prepared(adopted_image, "tomb-trixie", "configuring a tomb", _configure_tomb)
+
+
 @pytest.fixture
 def stock_container(stock_image: Image) -> Iterator[Container]:
     """A container, off, on a copy of `stock_image`'s disk."""
@@ -42,6 +61,76 @@ def container(installed_image: Image) -> Iterator[Container]:
     """A container, off, on a copy of `installed_image`'s disk."""
     with Container(installed_image) as container:
         yield container
+
+
+@pytest.fixture
+def adopted_container(adopted_image: Image) -> Iterator[Container]:
+    """A container, off, on a copy of `adopted_image`'s disk."""
+    with Container(adopted_image) as container:
+        yield container
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> Callable[..., Drive]:
+    """Makes a drive for this test: `drives(**options)`, with those of `drive.luks`."""
+    numbers = itertools.count(1)
+
+    def make(**options: Any) -> Drive:
+        number = next(numbers)
+        options.setdefault("serial", f"TOMB{number:04}")
+        return luks(tmp_path / f"drive-{number}", **options)
+
+    return make
+
+
+@pytest.fixture
+def home_drive(drives: Callable[..., Drive]) -> Drive:
+    """The drive that `tomb_image` has as [tomb.home], with alice's home on it."""
+    return drives(uuid=HOME_UUID)
+
+
+@pytest.fixture
+def stock_vm(stock_image: Image) -> Iterator[VM]:
+    """A virtual machine, running: `stock_image`, booted, as it was saved then."""
+    with VM(booted(stock_image, "stock-trixie")) as machine:
+        machine.restore()
+        yield machine
+
+
+@pytest.fixture
+def vm(tomb_image: Image) -> Iterator[VM]:
+    """A virtual machine, running: immutable, adopted, with a tomb configured and not there."""
+    with VM(booted(tomb_image, "tomb-trixie")) as machine:
+        machine.restore()
+        yield machine
+
+
+@pytest.fixture
+def cold_vm(tomb_image: Image) -> Iterator[VM]:
+    """The same machine, off: for what happens while it boots. A boot takes a minute."""
+    with VM(tomb_image) as machine:
+        yield machine
+
+
+@pytest.fixture
+def bookworm_vm() -> Iterator[VM]:
+    """Debian 12 with the package installed, neither adopted nor enabled, off."""
+    _only_root()
+    with VM(image.installed("bookworm")) as machine:
+        yield machine
+
+
+def _adopt(container: Container) -> None:
+    container.run("immud", "adopt")
+    container.run("immud", "enable")
+
+
+def _configure_tomb(container: Container) -> None:
+    container.run("mkdir", "-p", "/etc/immud/keys")
+    container.run("sh", "-c", "umask 077; cat >/etc/immud/keys/home", input=PASSPHRASE)
+    table = f'[tomb.home]\nuuid = "{HOME_UUID}"\nkey = "/etc/immud/keys/home"\n'
+    container.run("sh", "-c", "cat >/etc/immud/immud.toml", input=table)
+    container.run("immud", "enable")
 
 
 def _only_root() -> None:

@@ -104,7 +104,8 @@ def _mirrors(suite: str) -> list[str]:
     return sorted(set(found))
 
 
-def _image(place: Path) -> Image:
+def image_at(place: Path) -> Image:
+    """The image in the directory `place` of the cache."""
     return Image(place.name, Disk(place / "disk.ext4"), place / "vmlinuz", place / "initrd.img")
 
 
@@ -136,7 +137,7 @@ def base(suite: str = "trixie", extra: tuple[str, ...] = ()) -> Image:
         run("e2fsck", "-fp", str(disk.path))
 
     key = digest(VERSION, suite, early, _LATE, *packages)
-    return _image(cache.entry(f"base-{suite}", key, f"building a Debian disk ({suite})", build))
+    return image_at(cache.entry(f"base-{suite}", key, f"building a Debian disk ({suite})", build))
 
 
 def package() -> Path:
@@ -160,7 +161,7 @@ def installed(suite: str = "trixie") -> Image:
 
     key = digest(VERSION, below.key, deb)
     what = f"installing the package ({suite})"
-    return _image(cache.entry(f"installed-{suite}", key, what, build))
+    return image_at(cache.entry(f"installed-{suite}", key, what, build))
 
 
 def _derive(below: Image, aside: Path) -> None:

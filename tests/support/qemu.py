@@ -49,6 +49,11 @@ def accelerator(kernel: Path, initrd: Path) -> tuple[str, ...]:
     return KVM if "Kernel panic" in tried.stdout else TCG
 
 
+def version() -> str:
+    """What QEMU says it is; a saved state belongs to one version and one accelerator."""
+    return run(BINARY, "--version").stdout + str(os.environ.get("IMMUD_ACCEL"))
+
+
 @contextlib.contextmanager
 def turn() -> Iterator[None]:
     """One virtual machine at a time on this host: they take both cores each."""
@@ -85,13 +90,22 @@ class Process:
         self._lock.enter_context(turn())
         qmp, qmp_theirs = socket.socketpair()
         agent, agent_theirs = socket.socketpair()
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 as long as QEMU
         arguments = [
             *(BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
-            *("-machine", "q35,sata=off,smbus=off", *accelerator(kernel, initrd), "-smp", str(CPUS), "-m", str(MEMORY)),
+            *(
+                "-machine",
+                "q35,sata=off,smbus=off",
+                *accelerator(kernel, initrd),
+                "-smp",
+                str(CPUS),
+                "-m",
+                str(MEMORY),
+            ),
             *("-action", "reboot=shutdown"),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", append),
-            *("-blockdev", f"driver=qcow2,node-name=root,file.driver=file,file.filename={overlay}"),
+            *("-blockdev", f"driver=file,node-name=file,filename={overlay}"),
+            *("-blockdev", "driver=qcow2,node-name=root,file=file"),
             *("-device", "virtio-blk-pci,drive=root"),
             *("-object", "rng-random,filename=/dev/urandom,id=rng"),
             *("-device", "virtio-rng-pci,rng=rng", "-device", "qemu-xhci,id=usb,p2=8,p3=8"),

@@ -74,6 +74,20 @@ class State:
         self.append = place / "append"
 
 
+def booted(image: Image, name: str) -> State:
+    """`image`, booted to its end and saved; cached."""
+
+    def build(aside: Path) -> None:
+        with VM(image) as machine:
+            machine.boot()
+            machine.save(aside)
+
+    here = Path(__file__).parent
+    parts = (image.key, qemu.version(), here / "vm.py", here / "qemu.py")
+    place = cache.entry(f"booted-{name}", cache.digest(*parts), f"booting Debian ({name})", build)
+    return State(place, image)
+
+
 class VM:
     """A machine on an overlay of `image`'s disk, or of a saved `State`'s; thrown away by `close`.
 
@@ -349,7 +363,7 @@ class VM:
 
     def wait_until(self, script: str, timeout: float = 30) -> None:
         """Wait until the `sh` script exits with 0; it is tried in the guest, 20 times a second."""
-        loop = f'until sh -c "$1" >/dev/null 2>&1; do [ $(cut -d. -f1 /proc/uptime) -lt "$2" ]'
+        loop = 'until sh -c "$1" >/dev/null 2>&1; do [ $(cut -d. -f1 /proc/uptime) -lt "$2" ]'
         limit = float(self.run("cut", "-d ", "-f1", "/proc/uptime").stdout) + timeout
         done = self.run(
             *("sh", "-c", f"{loop} || exit 1; sleep 0.05; done", "sh", script, str(int(limit) + 1)),
