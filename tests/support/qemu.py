@@ -93,15 +93,8 @@ class Process:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 as long as QEMU
         arguments = [
             *(BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
-            *(
-                "-machine",
-                "q35,sata=off,smbus=off",
-                *accelerator(kernel, initrd),
-                "-smp",
-                str(CPUS),
-                "-m",
-                str(MEMORY),
-            ),
+            *("-machine", "q35,sata=off,smbus=off", *accelerator(kernel, initrd)),
+            *("-smp", str(CPUS), "-m", str(MEMORY)),
             *("-action", "reboot=shutdown"),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", append),
             *("-blockdev", f"driver=file,node-name=file,filename={overlay}"),
