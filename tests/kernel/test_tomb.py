@@ -1,0 +1,289 @@
+"""Mounting, holding and taking away a real file system, in namespaces of the tests' own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from immud.child import in_child
+from immud.early import kernel, mountinfo
+from immud.early.mountinfo import MountEntry, top
+from immud.errors import ImmudError
+from immud.tomb import holders, loops, mounts
+from immud.tomb.holders import Holders
+from immud.watch.mounts import MountWatch
+from tests.support.namespaces import in_namespace
+
+
+def make_image(path: Path) -> str:
+    with path.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+    return str(path)
+
+
+@contextmanager
+def loop_device(image: str) -> Iterator[str]:
+    command = ["losetup", "--find", "--show", image]
+    node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    try:
+        yield node
+    finally:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+@contextmanager
+def tomb(tmp_path: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """A file system at a place of its own: (where, `major:minor`)."""
+    target = str(tmp_path / "var" / "home")
+    with loop_device(make_image(tmp_path / "image")) as node:
+        mounts.mount(node, "ext4", target, list(options))
+        entry = top(mountinfo.read(), target)
+        assert entry
+        try:
+            yield target, entry.dev
+        finally:
+            mounts.take_away([entry.dev], kernel.MNT_DETACH)
+
+
+def pair(number: str) -> tuple[int, int]:
+    major, minor = number.split(":")
+    return int(major), int(minor)
+
+
+def find(number: str, *, namespaces: bool = False) -> Holders:
+    return asyncio.run(holders.find([pair(number)], namespaces=namespaces))
+
+
+@contextmanager
+def process(code: str, *arguments: str) -> Iterator[int]:
+    """A process that runs `code`, says so, and stays."""
+    script = f"import os, sys, mmap, signal, ctypes, time\n{code}\nprint('ready', flush=True)\n"
+    script += "time.sleep(100)"
+    child = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
+    assert child.stdout
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+@in_namespace
+def test_mounted_whole_with_nosuid_and_nodev(tmp_path: Path) -> None:
+    with tomb(tmp_path, ("noatime", "errors=remount-ro")) as (target, _):
+        entry = top(mountinfo.read(), target)
+        assert entry
+        assert entry.options == "rw,nosuid,nodev,noatime"
+        assert "errors=remount-ro" in entry.super_options
+
+
+@in_namespace
+def test_the_mount_propagates_to_who_looks_on(tmp_path: Path) -> None:
+    kernel.mount_setattr("/", propagation=kernel.MS_SHARED, recursive=True)
+    with process(
+        "libc = ctypes.CDLL(None); libc.unshare(0x20000)\n"
+        "libc.mount(None, b'/', None, 0x4000 | 1 << 19, None)"
+    ) as pid:
+        with tomb(tmp_path) as (target, _):
+            assert top(mountinfo.read(pid), target)
+        assert top(mountinfo.read(pid), target) is None
+
+
+@in_namespace
+def test_what_it_hides_is_told(tmp_path: Path) -> None:
+    with loop_device(make_image(tmp_path / "image")) as node:
+        empty, full = tmp_path / "empty", tmp_path / "full"
+        full.mkdir()
+        (full / "letter").write_text("dear")
+        assert mounts.mount(node, "ext4", str(empty), []) is False
+        kernel.umount2(str(empty))
+        assert mounts.mount(node, "ext4", str(full), []) is True
+        kernel.umount2(str(full))
+        assert (full / "letter").read_text() == "dear"
+
+
+@in_namespace
+def test_a_failure_is_a_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    before = mountinfo.read()
+    with loop_device(make_image(tmp_path / "image")) as node:
+        for options in (["nosuchoption"], ["suid"]):
+            with pytest.raises(ImmudError, match=r"nosuchoption|suid"):
+                mounts.mount(node, "ext4", str(tmp_path / "x"), options)
+        with pytest.raises(ImmudError, match="cannot be mounted as xfs"):
+            mounts.mount(node, "xfs", str(tmp_path / "x"), [])
+    assert mountinfo.read() == before
+
+
+WAYS = {
+    "cwd": "os.chdir(sys.argv[1])",
+    "open file": "held = open(sys.argv[1] + '/file', 'w')",
+    "mapped file": (
+        "fd = os.open(sys.argv[1] + '/file', os.O_RDWR | os.O_CREAT); os.ftruncate(fd, 4096)\n"
+        "held = mmap.mmap(fd, 4096); os.close(fd)\n"
+        # The module keeps a descriptor of its own: close whatever leads there.
+        "[os.close(int(n)) for n in os.listdir('/proc/self/fd') if int(n) > 2\n"
+        "  and os.path.exists(f'/proc/self/fd/{n}')\n"
+        "  and os.readlink(f'/proc/self/fd/{n}').endswith('/file')]"
+    ),
+    "root": "os.chroot(sys.argv[1])",
+}
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_holders_are_found_however_they_hold(tmp_path: Path, how: str) -> None:
+    @in_namespace
+    def test() -> None:
+        with tomb(tmp_path) as (target, number):
+            assert not find(number)
+            with process(WAYS[how], target) as pid, process("") as bystander:
+                (found,) = find(number).values
+                assert (found.pid, found.how, found.uid) == (pid, how, 0)
+                assert found.command.startswith("python")
+                assert found.pid != bystander
+            mounts.take_away([number])
+
+    test()
+
+
+@in_namespace
+def test_a_program_run_from_it_holds_it(tmp_path: Path) -> None:
+    with tomb(tmp_path, ("exec",)) as (target, number):
+        subprocess.run(["cp", "/bin/sleep", target], check=True)
+        sleep = subprocess.Popen([f"{target}/sleep", "100"])
+        try:
+            assert [(h.pid, h.how) for h in find(number).values] == [(sleep.pid, "exe")]
+        finally:
+            sleep.kill()
+            sleep.wait()
+
+
+@in_namespace
+def test_holders_that_do_not_listen_are_ended(tmp_path: Path) -> None:
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.chdir(sys.argv[1])"
+
+    async def end(number: int, seconds: float) -> bool:
+        found = await holders.find([pair(dev)])
+        assert [h.pid for h in found.values] == [pid]
+        return await found.end(number, seconds)
+
+    with tomb(tmp_path) as (target, dev), process(deaf, target) as pid, process("") as bystander:
+        with pytest.raises(OSError, match="busy"):
+            mounts.take_away([dev])
+        assert asyncio.run(end(signal.SIGTERM, 0.3)) is False
+        assert asyncio.run(end(signal.SIGKILL, 5)) is True
+        assert not find(dev)
+        assert mounts.take_away([dev]) == 1
+        os.kill(bystander, 0)
+
+
+@in_namespace
+def test_all_mounts_of_it_go_with_what_is_on_them(tmp_path: Path) -> None:
+    with tomb(tmp_path) as (target, number):
+        os.mkdir(f"{target}/inner")
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        kernel.mount(target, str(elsewhere), None, kernel.MS_BIND)
+        kernel.mount("tmpfs", f"{target}/inner", "tmpfs", 0)
+        with pytest.raises(OSError, match="busy"):
+            mounts.take_away([number])
+        mounts.take_away([number], kernel.MNT_DETACH)
+        left = [e.target for e in mountinfo.read() if e.target.startswith(str(tmp_path))]
+        assert left == []
+
+
+@in_namespace
+def test_overlays_on_it_go_too(tmp_path: Path) -> None:
+    with tomb(tmp_path) as (target, number):
+        for name in ("lower", "upper", "work"):
+            os.mkdir(f"{target}/{name}")
+        merged = tmp_path / "merged"
+        merged.mkdir()
+        layers = f"lowerdir={target}/lower,upperdir={target}/upper,workdir={target}/work"
+        kernel.mount("overlay", str(merged), "overlay", 0, layers)
+        mounts.take_away([number], kernel.MNT_DETACH)
+        assert top(mountinfo.read(), str(merged)) is None
+
+
+@in_namespace
+def test_copies_in_other_namespaces_go_too(tmp_path: Path) -> None:
+    private = (
+        "libc = ctypes.CDLL(None); libc.unshare(0x20000)\n"
+        "libc.mount(None, b'/', None, 0x4000 | 1 << 18, None)"
+    )
+    with tomb(tmp_path) as (target, number), process(private) as pid:
+        assert mounts.take_away([number]) == 1
+        assert top(mountinfo.read(pid), target)
+        assert [h.how for h in find(number, namespaces=True).values] == ["mount namespace"]
+        ours = os.readlink("/proc/self/ns/mnt")
+        count = asyncio.run(in_child(mounts.take_away_elsewhere, [number], kernel.MNT_DETACH))
+        assert count == 1
+        assert top(mountinfo.read(pid), target) is None
+        assert os.readlink("/proc/self/ns/mnt") == ours
+
+
+@in_namespace
+def test_loop_devices_on_it_are_found_through_all_layers(tmp_path: Path) -> None:
+    with tomb(tmp_path) as (target, number):
+        with loop_device(make_image(tmp_path / "unrelated")) as other:
+            inner = Path(target) / "inner"
+            with inner.open("wb") as file:
+                file.truncate(8 << 20)
+            subprocess.run(["mkfs.ext4", "-q", "-F", str(inner)], check=True)
+            command = ["losetup", "--find", "--show", str(inner)]
+            node = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            rdev = os.stat(node.strip()).st_rdev
+            first = f"{os.major(rdev)}:{os.minor(rdev)}"
+            mounts.mount(node.strip(), "ext4", str(tmp_path / "in"), [])
+            second = make_image(tmp_path / "in" / "deeper")
+            node = subprocess.run(
+                [*command[:-1], second], check=True, capture_output=True, text=True
+            ).stdout
+            rdev = os.stat(node.strip()).st_rdev
+            stacked = loops.stack([number])
+            assert stacked == [number, first, f"{os.major(rdev)}:{os.minor(rdev)}"]
+            assert os.stat(other).st_rdev not in stacked
+        mounts.take_away(stacked, kernel.MNT_DETACH)
+        assert loops.detach(stacked[1:]) == 2
+        assert loops.stack([number]) == [number]
+
+
+def watched(change: Callable[[], None]) -> list[tuple[MountEntry, ...]]:
+    """What MountWatch tells, for a fifth of a second after each of two changes."""
+    told: list[tuple[MountEntry, ...]] = []
+
+    async def watch() -> None:
+        watcher = MountWatch(told.append)
+        watcher.start()
+        await asyncio.sleep(0.2)
+        change()
+        await asyncio.sleep(0.2)
+        watcher.close()
+
+    asyncio.run(watch())
+    return told
+
+
+@in_namespace
+def test_a_change_of_the_table_is_told_once(tmp_path: Path) -> None:
+    def change() -> None:
+        kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0)
+
+    told = watched(change)
+    # The table as it is, perhaps once more for what happened before, and the change: no spinning.
+    assert 2 <= len(told) <= 3
+    assert top(told[0], str(tmp_path)) is None
+    assert top(told[-1], str(tmp_path))
+
+
+@in_namespace
+def test_silence_while_nothing_changes(tmp_path: Path) -> None:
+    assert len(watched(lambda: None)) <= 2

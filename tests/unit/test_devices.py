@@ -1,0 +1,130 @@
+"""Devices as values, what came and went, and which of them a tomb means."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immud.model import TombConfig
+from immud.tomb.match import answers, candidates
+from immud.watch.devices import Device, DeviceEvent, Inventory, What, decoded, describe, usable
+
+PROPERTIES = {
+    "DEVNAME": "/dev/sdb1",
+    "DEVTYPE": "partition",
+    "MAJOR": "8",
+    "MINOR": "17",
+    "DISKSEQ": "13",
+    "ID_BUS": "usb",
+    "ID_FS_TYPE": "crypto_LUKS",
+    "ID_FS_USAGE": "crypto",
+    "ID_FS_UUID": "231a3245-7e31-48ce-8c20-7dbc886ac808",
+    "ID_FS_LABEL": "my_tomb",
+    "ID_FS_LABEL_ENC": "my\\x20tomb",
+    "ID_PART_ENTRY_UUID": "aa-bb",
+    "ID_SERIAL": "Stick_SER0",
+    "ID_SERIAL_SHORT": "SER0",
+}
+PATH = "/devices/pci/usb/block/sdb/sdb1"
+DEVICE = describe(PATH, PROPERTIES, removable=True)
+
+
+def test_described_as_udev_has_it() -> None:
+    expected = Device(
+        devpath=PATH,
+        devnode="/dev/sdb1",
+        number="8:17",
+        diskseq="13",
+        fs_usage="crypto",
+        fs_type="crypto_LUKS",
+        uuid="231a3245-7e31-48ce-8c20-7dbc886ac808",
+        label="my tomb",
+        partuuid="aa-bb",
+        serial="Stick_SER0",
+        serial_short="SER0",
+        disk="/devices/pci/usb/block/sdb",
+        bus="usb",
+        removable=True,
+    )
+    assert expected == DEVICE
+    assert describe("/devices/x/sdb", {**PROPERTIES, "DEVTYPE": "disk"}).disk == "/devices/x/sdb"
+
+
+def test_labels_are_decoded() -> None:
+    assert decoded("K\\xc3\\xa4se \\x5cx") == "Käse \\x"
+    assert decoded("plain") == "plain"
+
+
+def test_what_is_there_and_usable() -> None:
+    assert usable({}, initialized=True, sectors="2048\n")
+    assert not usable({}, initialized=False, sectors="2048\n")
+    assert not usable({"SYSTEMD_READY": "0"}, initialized=True, sectors="2048\n")
+    assert usable({"SYSTEMD_READY": "1"}, initialized=True, sectors="2048\n")
+    assert not usable({}, initialized=True, sectors="0\n"), "a reader without its card"
+    assert not usable({}, initialized=True, sectors=""), "gone from sysfs"
+
+
+def seq(number: str) -> Device:
+    return describe(PATH, {**PROPERTIES, "DISKSEQ": number})
+
+
+def test_seen_twice_is_told_once() -> None:
+    inventory = Inventory()
+    assert inventory.seen(DEVICE) == (DeviceEvent(What.ADDED, DEVICE),)
+    assert inventory.seen(DEVICE) == ()
+    changed = describe(PATH, {**PROPERTIES, "ID_FS_TYPE": ""})
+    assert inventory.seen(changed) == (DeviceEvent(What.CHANGED, changed),)
+
+
+def test_another_plug_at_the_same_place_ends_the_first() -> None:
+    inventory = Inventory()
+    inventory.seen(seq("1"))
+    assert inventory.seen(seq("2")) == (
+        DeviceEvent(What.REMOVED, seq("1")),
+        DeviceEvent(What.ADDED, seq("2")),
+    )
+    assert inventory.removed(PATH, "1") == (), "late news of the first"
+    assert inventory.removed(PATH, "2") == (DeviceEvent(What.REMOVED, seq("2")),)
+    assert inventory.removed(PATH) == ()
+
+
+PATHS = st.sampled_from(["/a", "/b", "/c"])
+SEQS = st.sampled_from(["1", "2", ""])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["seen", "removed", "only"]), PATHS, SEQS)))
+def test_the_events_add_up_to_the_inventory(news: list[tuple[str, str, str]]) -> None:
+    inventory, told = Inventory(), {}
+    for kind, path, number in news:
+        if kind == "seen":
+            events = inventory.seen(Device(path, "/dev/x", "8:0", number))
+        else:
+            one = kind == "removed"
+            events = inventory.removed(path, number) if one else inventory.only([path])
+        for event in events:
+            if event.what is What.REMOVED:
+                assert told.pop(event.device.devpath) == event.device
+            else:
+                assert (event.what is What.ADDED) == (event.device.devpath not in told)
+                told[event.device.devpath] = event.device
+    assert told == {device.devpath: device for device in inventory.devices}
+
+
+def test_every_given_key_has_to_match() -> None:
+    uuid = "231A3245-7e31-48ce-8c20-7dbc886ac808"
+    assert answers(TombConfig("home", uuid=uuid), DEVICE)
+    assert answers(TombConfig("home", label="my tomb", partuuid="AA-BB", serial="SER0"), DEVICE)
+    assert answers(TombConfig("home", serial="Stick_SER0"), DEVICE)
+    assert not answers(TombConfig("home", uuid=uuid, label="other"), DEVICE)
+    assert not answers(TombConfig("home", label="MY TOMB"), DEVICE)
+    assert not answers(TombConfig("home"), DEVICE), "nothing given means nothing, not everything"
+
+
+def test_only_luks_volumes_answer() -> None:
+    plain = describe(PATH, {**PROPERTIES, "ID_FS_TYPE": "ext4"})
+    assert not answers(TombConfig("home", serial="SER0"), plain)
+
+
+def test_a_twin_is_a_second_candidate() -> None:
+    twin = describe("/devices/other", {**PROPERTIES, "DISKSEQ": "14"})
+    config = TombConfig("home", label="my tomb")
+    assert candidates(config, (DEVICE, twin)) == candidates(config, (twin, DEVICE))
+    assert len(candidates(config, (DEVICE, twin))) == 2

@@ -1,0 +1,121 @@
+"""The pure parts of the tomb's effects: names, tables, options, control groups, key files."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from immud.errors import ImmudError
+from immud.model import Holder
+from immud.tomb import dm
+from immud.tomb.holders import cgroup_of, maps_name, sentence, unit_of, whole
+from immud.tomb.mounts import split_options
+from immud.tomb.unlock import check_key
+
+
+def test_mappings_of_a_tomb_are_known_by_name() -> None:
+    assert dm.belongs("immud-home", "home")
+    assert dm.belongs("immud-home.2", "home")
+    assert not dm.belongs("immud-home-2", "home"), "that is the tomb home-2"
+    assert dm.belongs("immud-home-2", "home-2")
+    assert not dm.belongs("immud-home.x", "home")
+    assert not dm.belongs("home", "home")
+
+
+def test_a_stuck_mapping_keeps_its_name() -> None:
+    assert dm.free_name("home", set()) == "immud-home"
+    assert dm.free_name("home", {"immud-home", "immud-home.2"}) == "immud-home.3"
+
+
+def test_the_request_is_laid_out_as_the_kernel_has_it() -> None:
+    """Offsets of struct dm_ioctl in linux/dm-ioctl.h, on every 64-bit architecture."""
+    buffer = dm.request("immud-home", 1 << 17, b"payload", 1)
+    assert struct.unpack_from("=5I", buffer, 0) == (4, 0, 0, len(buffer), 312)
+    assert struct.unpack_from("=I", buffer, 20) == (1,)
+    assert struct.unpack_from("=I", buffer, 28) == (1 << 17,)
+    assert bytes(buffer[48:59]) == b"immud-home\0"
+    assert bytes(buffer[312:320]) == b"payload\0"
+
+
+def test_nosuid_and_nodev_always_hold() -> None:
+    assert split_options(()) == (0x06, [])
+    assert split_options(("noexec", "noatime", "ro")) == (0x06 | 0x08 | 0x10 | 0x01, [])
+    assert split_options(("compress=zstd", "acl")) == (0x06, [("compress", "zstd"), ("acl", None)])
+
+
+@pytest.mark.parametrize(
+    "option", ["suid", "dev", "a,suid", "a\nb", "a\tb", "", "=x", "bind", "loop=/dev/loop0", "a b"]
+)
+def test_options_that_would_undo_that_are_refused(option: str) -> None:
+    with pytest.raises(ImmudError, match="option"):
+        split_options((option,))
+
+
+USER = "/user.slice/user-1000.slice"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "unit", "group"),
+    [
+        (f"{USER}/session-3.scope", "session-3.scope", f"{USER}/session-3.scope"),
+        (
+            f"{USER}/user@1000.service/app.slice/gnome.service",
+            "gnome.service",
+            f"{USER}/user@1000.service",
+        ),
+        ("/system.slice/cron.service", "cron.service", ""),
+        ("/system.slice/docker-12ab.scope", "docker-12ab.scope", "/system.slice/docker-12ab.scope"),
+        (
+            "/machine.slice/systemd-nspawn@x.service/payload/init.scope",
+            "init.scope",
+            "/machine.slice/systemd-nspawn@x.service",
+        ),
+        ("/init.scope", "init.scope", ""),
+        ("/", "", ""),
+        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service", ""),
+        ("/system.slice/session-helper.service", "session-helper.service", ""),
+    ],
+)
+def test_what_ends_as_a_whole(cgroup: str, unit: str, group: str) -> None:
+    assert (unit_of(cgroup), whole(cgroup)) == (unit, group)
+
+
+def test_the_control_group_is_read_on_both_hierarchies() -> None:
+    assert cgroup_of("0::/system.slice/a.service\n") == "/system.slice/a.service"
+    hybrid = "4:memory:/x\n1:name=systemd:/system.slice/b.service\n0::/\n"
+    assert cgroup_of(hybrid) == "/system.slice/b.service"
+    assert cgroup_of("0::/a:b.service\n") == "/a:b.service"
+
+
+def test_maps_are_searched_by_device() -> None:
+    line = "7f00-7f10 r--p 00000000 fd:0a 123   /var/home/me/lib.so\n"
+    assert maps_name(line, [(253, 10)])
+    assert not maps_name(line, [(253, 1), (8, 1)])
+
+
+def test_holders_are_named() -> None:
+    one = Holder(77, 1000, "bash", "session-3.scope", "cwd")
+    assert sentence([one]) == "bash (pid 77, session-3.scope, cwd)"
+    assert sentence([Holder(0, 0, "/var/home/x", "", "tmpfs mounted there")]) == (
+        "/var/home/x (tmpfs mounted there)"
+    )
+    assert sentence([one] * 10).endswith(" and 2 more")
+
+
+def test_a_key_file_is_root_s_alone(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    with pytest.raises(ImmudError, match="No such file"):
+        check_key(str(key))
+    key.write_bytes(b"x")
+    key.chmod(0o600)
+    check_key(str(key))
+    key.chmod(0o640)
+    with pytest.raises(ImmudError, match=r"mode 0640.*chmod 0600"):
+        check_key(str(key))
+    key.chmod(0o400)
+    os.chown(key, 1000, 0)
+    with pytest.raises(ImmudError, match="chown root"):
+        check_key(str(key))
+    with pytest.raises(ImmudError, match="not a regular file"):
+        check_key(str(tmp_path))
