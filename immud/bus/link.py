@@ -51,20 +51,21 @@ class Link:
 
     async def run(self) -> None:
         """Be on the bus, for ever."""
-        appearance = Appearance(parse_address(self._address))
-        try:
-            while True:
+        while True:
+            # Watched only as long as there is no connection: much happens in /run.
+            appearance = Appearance(parse_address(self._address))
+            try:
                 connection = await self._connect(appearance)
-                try:
-                    await self._live(connection)
-                finally:
-                    self._detach(connection)
-        finally:
-            appearance.close()
+            finally:
+                appearance.close()
+            try:
+                await self._live(connection)
+            finally:
+                self._detach(connection)
 
     async def _connect(self, appearance: Appearance) -> Connection:
-        """Try now, then at each sign of a socket, and a few times after each sign: the
-        socket is there (bind) a moment before it answers (listen)."""
+        """Try now, then at each sign of a socket, and at growing intervals while there is
+        one that refuses: the socket is there (bind) a moment before it answers (listen)."""
         delay = RETRY_FIRST
         while True:
             appearance.forget()
