@@ -26,6 +26,7 @@ from immud.adopt.steps import (
     WriteFile,
 )
 from immud.early.plan import Row
+from immud.errors import ImmudError
 
 Steps = list[Step]
 
@@ -36,7 +37,7 @@ def adopt_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]:
     Raises an ImmudError, before anything is done, where a row cannot be adopted.
     """
     chosen = _chosen(rows, observed)
-    moves = _each(_adopt, chosen, observed)
+    moves = _each("adopt", _adopt, chosen)
     # Programs under AppArmor have to be allowed the new paths before these exist,
     # and those of a row that changes at boot are of no use to anybody until then.
     adopted = [fact.row for fact in observed.rows if fact.adopted or fact in chosen]
@@ -49,7 +50,7 @@ def release_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]
     Raises an ImmudError, before anything is done, where a row cannot be released.
     """
     chosen = _chosen(rows, observed)
-    moves = _each(_release, chosen, observed)
+    moves = _each("release", _release, chosen)
     still = [fact.row for fact in observed.rows if fact.adopted and fact not in chosen]
     return tuple(moves + _profiles(still, observed))
 
@@ -86,10 +87,22 @@ def _chosen(rows: tuple[Row, ...], observed: Observed) -> list[RowFacts]:
     return [fact for fact in observed.rows if fact.row in rows]
 
 
-def _each(
-    plan: Callable[[RowFacts], Steps], facts: Iterable[RowFacts], observed: Observed
-) -> Steps:
-    return [step for fact in facts for step in plan(fact)]
+def _each(verb: str, plan: Callable[[RowFacts], Steps], facts: Iterable[RowFacts]) -> Steps:
+    """The steps of all rows; one error for all those that have none."""
+    steps: Steps = []
+    errors: list[ImmudError] = []
+    others: list[str] = []
+    for fact in facts:
+        try:
+            todo = plan(fact)
+        except ImmudError as error:
+            errors.append(error)
+        else:
+            steps += todo
+            others += [fact.row.path] if todo else []
+    if errors:
+        raise refuse.together(errors, verb, others)
+    return steps
 
 
 def _adopt(fact: RowFacts) -> Steps:

@@ -3,11 +3,6 @@
 from immud.adopt.facts import Entry, Kind, Mounted, Observed, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 
-_OTHERWISE = (
-    "Or leave it where it is: name the other paths on the command line, or drop the row "
-    "in /etc/immud/immud.toml."
-)
-
 
 def system(observed: Observed) -> None:
     """Raise where nothing at all can be changed from here."""
@@ -23,23 +18,34 @@ def system(observed: Observed) -> None:
         )
 
 
+def together(errors: list[ImmudError], verb: str, others: list[str]) -> ImmudError:
+    """All that is to be said before anything is done, as one error of the first's kind."""
+    text = "\n".join(str(error) for error in errors)
+    text += "\nNothing was changed."
+    if verb == "adopt":
+        text += " A row that is to stay as it is can be dropped in /etc/immud/immud.toml."
+    if others:
+        text += f" What can be done now: immud {verb} {' '.join(others)}"
+    return type(errors[0])(text)
+
+
 def one_file_system(fact: RowFacts) -> None:
     """Raise where path and directory are not provably entries of one file system."""
     pair = f"{fact.row.path} cannot change places with {fact.row.directory}"
     need = "that works only on one file system, the one / is on."
     by_hand = (
         f"Copy the data to {fact.row.directory} by hand (cp -a) while nobody is logged in, move "
-        f"{fact.row.path} away, and link it (ln -s {fact.row.target} {fact.row.path}). "
+        f"{fact.row.path} away, and link it (ln -s {fact.row.target} {fact.row.path})."
         if not fact.volatile
         else ""
     )
     for place in (fact.path_parent, fact.directory_parent):
         if not place.same:
-            raise OtherFileSystem(f"{pair}: {place.why}; {need} {by_hand}{_OTHERWISE}")
+            raise OtherFileSystem(f"{pair}: {place.why}; {need} {by_hand}")
     if not fact.volatile and fact.path_parent.device != fact.directory_parent.device:
         raise OtherFileSystem(
             f"{pair}: {fact.path_parent.path} and {fact.directory_parent.path} are two btrfs "
-            f"subvolumes; {need} {by_hand}{_OTHERWISE}"
+            f"subvolumes; {need} {by_hand}"
         )
 
 
@@ -51,12 +57,12 @@ def mounts(fact: RowFacts) -> None:
             raise OtherFileSystem(
                 f"{path} is a file system of its own, {_device(mount)}: a link cannot take its "
                 f"place. Mount it at {fact.row.directory} instead (in /etc/fstab), unmount {path} "
-                f"and run this again. {_OTHERWISE}"
+                f"and run this again."
             )
     if fact.below:
         raise Busy(
             f"{fact.below[0]} is mounted inside {path} and would be lost from sight: "
-            f"unmount it (umount {fact.below[0]}) and run this again. {_OTHERWISE}"
+            f"unmount it (umount {fact.below[0]}) and run this again."
         )
     over(fact)
 
@@ -77,13 +83,13 @@ def declarations(fact: RowFacts) -> None:
             raise OtherFileSystem(
                 f"{one.origin} mounts {one.what or 'something'} at {one.where}, which would hide "
                 f"what is moved there from {fact.row.path}. Remove that line first, or copy the "
-                f"data onto that file system by hand. {_OTHERWISE}"
+                "data onto that file system by hand."
             )
         instead = fact.row.directory + one.where[len(fact.row.path) :]
         raise OtherFileSystem(
             f"{one.origin} mounts {one.what or 'something'} at {one.where}, and systemd refuses a "
             f"mount whose path crosses a link. Change it to {instead}, run "
-            f"`systemctl daemon-reload`, and then this again. {_OTHERWISE}"
+            f"`systemctl daemon-reload`, and then this again."
         )
 
 
@@ -91,21 +97,20 @@ def foreign(fact: RowFacts) -> None:
     """Raise where the path itself is neither a directory nor absent nor immud's link."""
     raise TargetExists(
         f"{fact.row.path} is {fact.path.describe()}, not a directory: immud leaves it alone. "
-        f"Move it away and run this again. {_OTHERWISE}"
+        "Move it away and run this again."
     )
 
 
 def occupied(fact: RowFacts, entry: Entry, path: str) -> None:
     """Raise: something that is not immud's is where the directory would go."""
-    advice = f"Move it away and run this again. {_OTHERWISE}"
+    advice = "Move it away and run this again."
     if entry.kind is Kind.DIRECTORY and fact.path.is_directory and fact.path.empty:
         advice = (
             f"{fact.row.path} is empty: if {path} is what belongs there, remove the empty "
-            f"directory (rmdir {fact.row.path}) and run this again to get the link. {_OTHERWISE}"
+            f"directory (rmdir {fact.row.path}) and run this again to get the link."
         )
     raise TargetExists(
-        f"{path} is {entry.describe()}, and {fact.row.path} would have to go there: nothing was "
-        f"touched. {advice}"
+        f"{path} is {entry.describe()}, and {fact.row.path} would have to go there. {advice}"
     )
 
 

@@ -185,7 +185,7 @@ def test_immud_s_own_mount_goes_last_before_the_exchange() -> None:
             "/dev/sda5 is mounted at /var; that works only on one file system",
         ),
         ({"path_parent": Parent("/", device=1)}, OtherFileSystem, "two btrfs subvolumes"),
-        ({"directory": DATA}, TargetExists, "nothing was touched"),
+        ({"directory": DATA}, TargetExists, "Nothing was changed"),
         ({"directory": DATA, "path": Entry(Kind.DIRECTORY, empty=True)}, TargetExists, "rmdir"),
         ({"path": Entry(Kind.LINK, content="disk2/home")}, TargetExists, "a link to disk2/home"),
     ],
@@ -206,9 +206,15 @@ def test_the_wrong_place_to_adopt_from_is_refused() -> None:
 
 
 def test_one_refused_row_means_that_nothing_is_done() -> None:
-    facts = (RowFacts(SILVERBLUE[1], path=DATA), replace(STOCK_HOME, below=("/home/x",)))
-    with pytest.raises(Busy):
-        adopt_steps((HOME, SILVERBLUE[1]), Observed(facts))
+    srv = RowFacts(SILVERBLUE[2], path=DATA, directory=DATA)
+    facts = (RowFacts(SILVERBLUE[1], path=DATA), replace(STOCK_HOME, below=("/home/x",)), srv)
+    with pytest.raises(Busy) as caught:
+        adopt_steps(SILVERBLUE[:3], Observed(facts))
+    first, second, last = str(caught.value).split("\n")
+    assert "/home/x" in first
+    assert "/var/srv" in second
+    assert last.startswith("Nothing was changed.")
+    assert last.endswith("What can be done now: immud adopt /opt")
 
 
 def test_a_tomb_at_home_keeps_release_away() -> None:
