@@ -1,15 +1,320 @@
-"""Phase 2: the long-running half of the same process."""
+"""Phase 2: one event loop that watches, decides and answers.
 
+Composition only: who watches what and who is told. What is true is looked up
+(`state`), what happens to a tomb its owner decides (`tomb`), how it is said on
+the bus is the bus's business (`bus`).
+"""
+
+from immud import lean
+
+lean.block()
+
+# ruff: noqa: E402 - what is blocked has to be so before asyncio is imported
 import asyncio
+import os
 import signal
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from immud import log
+from immud.bus.adapter import Connection
+from immud.bus.link import Link
+from immud.child import in_child
+from immud.compile import compile_plan, write_plan
+from immud.config import examine
+from immud.early import facts, notify, pid1
+from immud.early.main import LAUNCHER, PYTHON, now
+from immud.early.mountinfo import MountEntry
+from immud.early.observe import Observed, observe
+from immud.early.plan import PATH as PLAN_PATH
+from immud.errors import ImmudError
+from immud.jobs import Jobs, RunningJob
+from immud.model import (
+    Config,
+    LinkFact,
+    ManagerState,
+    MountFact,
+    Problem,
+    Severity,
+    TombState,
+)
+from immud.run import run
+from immud.service import Changed
+from immud.state import Layout, attest, overall
+from immud.systemd import Systemd
+from immud.targets import TombTarget
+from immud.tomb.tombs import Tombs
+from immud.watch.devices import DeviceEvent
+from immud.watch.mounts import MountWatch
+from immud.watch.udev import UdevWatch
+
+MANAGER_PATH = "/org/immud1"
+# Seconds between attempts to make / read-only after a process had a file open for writing.
+RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
+
+
+class Daemon:
+    """The service of `immud.service.Service`; everything runs on its one event loop."""
+
+    def __init__(self) -> None:
+        self.config, self._config_problems = _configuration()
+        log.sink.level = log.Level[self.config.log_level.upper()]
+        self.log = log.get()
+        self._facts = facts.read() or facts.Facts()
+        self._plan = facts.kept_plan()
+        self._layout = Layout()
+        self._told: tuple[Problem, ...] = ()
+        self._subscribers: list[Changed] = []
+        self._refreshing = False
+        self._stopping = False
+        self._times = {**dict(self._facts.times), "DaemonStart": now()}
+        self._jobs = Jobs(self._notify)
+        self._mounts = MountWatch(self._table_changed)
+        self._udev = UdevWatch(self._device)
+        self._tombs = Tombs(
+            self.config.tombs,
+            jobs=self._jobs,
+            changed=self.refresh,
+            on_open=self._tomb_opened,
+            on_closed=self._tomb_closed,
+            lookup=self._udev.lookup,
+        )
+        self._link: Link | None = None
+        self._target = TombTarget(Systemd(self._connection))
+
+    # What is published: see immud.service.Service
+
+    def state(self) -> ManagerState:
+        return overall(self.problems(), off=self._facts.layout == "off", stopping=self._stopping)
+
+    def problems(self) -> tuple[Problem, ...]:
+        bus = (self._link.problem,) if self._link and self._link.problem else ()
+        return (
+            *self._config_problems, *self._layout.problems, *self._tombs.problems(), *bus
+        )  # fmt: skip
+
+    def boot(self) -> Mapping[str, Any]:
+        return {
+            "Layout": self._facts.layout,
+            "Plan": self._facts.plan,
+            "Kernel": os.uname().release,
+            "UsrSource": self._plan.usr if self._plan else "",
+            "EtcSource": self._plan.etc if self._plan else "",
+            "VarSource": self._plan.var if self._plan else "",
+        }
+
+    def timestamps(self) -> Mapping[str, int]:
+        return self._times
+
+    def mounts(self) -> tuple[MountFact, ...]:
+        return self._layout.mounts
+
+    def links(self) -> tuple[LinkFact, ...]:
+        # A link changes without a word from the mount table, so it is looked at when asked for.
+        return self._look().links
+
+    def usr_read_only(self) -> bool:
+        return bool(os.statvfs("/usr").f_flag & os.ST_RDONLY)
+
+    def root_read_only(self) -> bool:
+        return bool(os.statvfs("/").f_flag & os.ST_RDONLY)
+
+    def tombs(self) -> Mapping[str, Any]:
+        return self._tombs.by_name
+
+    def home_tomb(self) -> str:
+        return self._tombs.home()
+
+    def jobs(self) -> Mapping[int, RunningJob]:
+        return self._jobs.running
+
+    def subscribe(self, changed: Changed) -> None:
+        self._subscribers.append(changed)
+
+    def reconcile(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
+        """Perform the steps that are missing, as phase 1 would."""
+        return self._jobs.start("reconcile", MANAGER_PATH, uid, self._reconcile)
+
+    def reload(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
+        """Read the configuration again: tombs now, the layout for the next boot."""
+        return self._jobs.start("reload", MANAGER_PATH, uid, self._reload)
+
+    # Jobs
+
+    async def _reconcile(self, _job: RunningJob) -> None:
+        if self._facts.layout == "off":
+            raise ImmudError("This boot has no layout: the kernel command line says immud=off.")
+        await run(PYTHON, "-I", "-S", "-E", LAUNCHER, "reconcile", timeout=60, allowed=(0, 1))
+        self._facts = facts.read() or self._facts
+        self.refresh()
+        errors = [p for p in self._look().problems if p.severity == Severity.ERROR]
+        if errors:
+            raise ImmudError(errors[0].text)
+
+    async def _reload(self, _job: RunningJob) -> None:
+        config, problems = _configuration()
+        self._config_problems = problems
+        self.refresh()
+        if problems:
+            raise ImmudError(problems[0].text)
+        self.config = config
+        log.sink.level = log.Level[config.log_level.upper()]
+        if os.path.exists(PLAN_PATH):
+            write_plan(compile_plan(config))
+        self._tombs.reload(config.tombs)
+        self.refresh()
+
+    async def _retry_root(self) -> None:
+        """Try again while something keeps / writable: whoever holds it may let go."""
+        for seconds in RETRIES:
+            await asyncio.sleep(seconds)
+            if not any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
+                return
+            try:
+                await self._reconcile_quietly()
+            except ImmudError as error:
+                self.log.debug(f"/ stays writable for now: {error}")
+
+    async def _reconcile_quietly(self) -> None:
+        await self.reconcile(0, {}).wait()
+
+    # Being told
+
+    def _connection(self) -> Connection | None:
+        return self._link.connection if self._link else None
+
+    def _device(self, event: DeviceEvent) -> None:
+        self._tombs.device(event)
+
+    def _table_changed(self, table: tuple[MountEntry, ...]) -> None:
+        self._tombs.mounts(table)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again soon; many reasons to, in one turn of the loop, are one look."""
+        if not self._refreshing:
+            self._refreshing = True
+            asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = False
+        self._layout = self._look()
+        self._notify()
+
+    def _look(self) -> Layout:
+        if self._plan is None:
+            return attest(self._facts, None, Observed())
+        return attest(self._facts, self._plan, observe(self._plan))
+
+    def _notify(self) -> None:
+        problems = self.problems()
+        for problem in problems:
+            if problem not in self._told and problem.severity != Severity.NOTICE:
+                say = self.log.error if problem.severity == Severity.ERROR else self.log.warning
+                say(
+                    problem.text,
+                    message_id=log.MessageId.PROBLEM,
+                    code=problem.code,
+                    **{f"problem_{name}": value for name, value in problem.data.items()},
+                )
+        self._told = problems
+        notify.status(self.status())
+        for changed in self._subscribers:
+            changed()
+
+    def status(self) -> str:
+        """The STATUS line of `systemctl status immud`."""
+        state = self.state()
+        parts = [str(state).capitalize()]
+        if state == ManagerState.DEGRADED:
+            parts += [next(p.text for p in self.problems() if p.severity == Severity.ERROR)]
+        elif state == ManagerState.OFF:
+            parts += ["immud=off on the kernel command line, nothing is protected"]
+        else:
+            protected = [m.where for m in self.mounts() if m.read_only]
+            parts += [f"{' and '.join(protected)} read-only"] if protected else []
+        for name, tomb in self._tombs.by_name.items():
+            view = tomb.view
+            where = f" at {view.mount_point}" if view.state == TombState.OPEN else ""
+            parts.append(f"tomb {name} {view.state}{where}")
+        return "; ".join(parts)
+
+    def _tomb_opened(self, _name: str) -> None:
+        self._target.want(bool(self.home_tomb()))
+
+    def _tomb_closed(self, _name: str) -> Awaitable[None]:
+        """What hangs on the target stops before the tomb is unmounted: hence to be awaited."""
+        self._target.want(bool(self.home_tomb()))
+        return self._target.settled()
+
+    # The life of the process
+
+    async def serve(self) -> None:
+        """Run until SIGTERM; open tombs stay open unless the whole system stops."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(log.loop_exception_handler)
+        stop = asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.reload(0, {}))
+        self._watchdog()
+        self._layout = self._look()
+        self._udev.start()
+        self._tombs.start()
+        self._mounts.start()
+        self._link = Link(self, changed=self.refresh)
+        self._link.connected.append(lambda _connection: self._target.sync())
+        tasks = [asyncio.create_task(self._link.run(), name="bus")]
+        if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
+            tasks.append(asyncio.create_task(self._retry_root(), name="retry /"))
+        self.refresh()
+        await stop.wait()
+        await self._stop(tasks)
+
+    async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
+        self._stopping = True
+        notify.stopping("Stopping")
+        self._notify()
+        await self._tombs.stop(close=await _system_stops())
+        await self._jobs.close()
+        for task in (*tasks, *self._target.tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._udev.close()
+        self._mounts.close()
+
+    def _watchdog(self) -> None:
+        if seconds := notify.watchdog_interval():
+            notify.watchdog()
+            asyncio.get_running_loop().call_later(seconds, self._watchdog)
+
+
+async def _system_stops() -> bool:
+    """Whether the whole system is on its way down, and not just this service."""
+    try:
+        return bool(await in_child(pid1.system_state, timeout=5) == "stopping")
+    except (ImmudError, OSError, RuntimeError):
+        return False
+
+
+def _configuration() -> tuple[Config, tuple[Problem, ...]]:
+    """The configuration as far as it makes sense, and what is wrong with it."""
+    config, errors = examine()
+    return config, tuple(
+        Problem(
+            Severity.ERROR,
+            "config-invalid",
+            str(error),
+            {"file": error.file, "line": str(error.line), "key": error.key},
+        )
+        for error in errors
+    )
 
 
 def main() -> None:
     """Serve until the service manager says stop."""
-    asyncio.run(_serve())
+    asyncio.run(_main())
 
 
-async def _serve() -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await stop.wait()
+async def _main() -> None:
+    await Daemon().serve()

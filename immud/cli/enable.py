@@ -10,6 +10,7 @@ from immud.compile import compile_now, compile_plan, remove_plan, write_plan
 from immud.early.plan import PATH, PlanError, decode
 from immud.errors import ImmudError, NotAuthorized
 from immud.model import Severity
+from immud.seed import prepare
 
 UNIT = "immud.service"
 
@@ -45,9 +46,13 @@ def enable(arguments: Namespace) -> int:
     if errors:
         these = "this problem" if errors == 1 else f"these {errors} problems"
         raise ImmudError(f"nothing was changed; solve {these} first, then run immud enable again")
+    plan = compile_plan(config)
+    if root == "/":
+        for line in prepare(plan, seed=arguments.seed):
+            print(line[0].upper() + line[1:] + ".")
     was_there = os.path.lexists(os.path.join(root, PATH[1:]))
     # The plan first: an enabled service without one would have to compile it at boot.
-    changed = write_plan(compile_plan(config), root)
+    changed = write_plan(plan, root)
     try:
         systemctl("enable", root)
     except ImmudError:

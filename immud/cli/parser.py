@@ -31,6 +31,10 @@ DRY_RUN: Argument = (
     ("-n", "--dry-run"),
     {"action": "store_true", "help": "print the steps and change nothing"},
 )
+SEED: Argument = (
+    ("--seed",),
+    {"action": "store_true", "help": "copy /etc or /var to its configured, empty source"},
+)
 PATHS: Argument = (
     ("paths",),
     {"metavar": "PATH", "nargs": "*", "help": "a path of the layout such as /home; default: all"},
@@ -66,7 +70,7 @@ COMMANDS = (
         "Nothing changes before the next boot. Running it again is harmless.",
         "enable",
         "enable",
-        (ROOT,),
+        (ROOT, SEED),
     ),
     Command(
         "disable",

@@ -39,7 +39,7 @@ def main() -> None:
     elif mode == "probe":
         from immud.early import sources  # noqa: PLC0415
 
-        sys.exit(sources.check_usr())
+        sys.exit(sources.check_usr() or 0)
     else:
         from immud.daemon import main as serve  # noqa: PLC0415 - phase 2
 

@@ -1,0 +1,140 @@
+"""/etc, /var and /usr from other places, booted."""
+
+import os
+
+from tests.boot.test_layout import complaints, healthy
+from tests.support.container import Container
+
+HELLO = """
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+[Install]
+WantedBy=multi-user.target
+"""
+
+STATE = ("busctl", "get-property", "org.immud1", "/org/immud1", "org.immud1.Manager", "State")
+
+
+def configure(machine: Container, text: str) -> None:
+    machine.disk.write("/etc/immud/immud.toml", text)
+
+
+def enable(machine: Container, *options: str) -> None:
+    machine.disk.run("env", "container=chroot", "immud", "enable", *options)
+
+
+def problems(machine: Container) -> str:
+    return machine.run(
+        "busctl", "get-property", "org.immud1", "/org/immud1", "org.immud1.Manager", "Problems"
+    ).stdout
+
+
+def image_of_usr(machine: Container, tool: str, prepare: str = "") -> None:
+    """An image of the disk's own /usr at /image, with modules for the kernel that will run."""
+    release = os.uname().release
+    make = {
+        "erofs": "mkfs.erofs --quiet -zlz4 image copy",
+        "squashfs": "mksquashfs copy image -comp lz4 -quiet -no-progress",
+    }[tool]
+    machine.disk.beside(
+        f"cp -a usr copy; mkdir -p copy/lib/modules/{release}; {prepare}\n{make}; rm -r copy",
+        timeout=300,
+    )
+
+
+def test_units_enabled_in_another_etc_start_in_the_same_boot(container: Container) -> None:
+    configure(container, '[etc]\nsource = "/data/etc"\n')
+    container.disk.run("mkdir", "-p", "/data/etc")
+    enable(container, "--seed")
+    container.disk.write("/data/etc/systemd/system/hello.service", HELLO)
+    wants = "/data/etc/systemd/system/multi-user.target.wants"
+    container.disk.run("mkdir", "-p", wants)
+    container.disk.run("ln", "-s", "../hello.service", wants + "/hello.service")
+    container.boot()
+    assert container.system_state() == "running"
+    assert container.failed_units() == []
+    assert container.run("systemctl", "is-active", "hello").stdout == "active\n"
+    assert complaints(container) == []
+    container.run("touch", "/etc/kept")
+    container.reboot()
+    assert container.succeeds("test", "-e", "/data/etc/kept")
+    assert not container.succeeds("test", "-e", "/etc/immud/.immud")
+    assert "FAILED" not in container.poweroff()
+
+
+def test_var_from_another_directory(container: Container) -> None:
+    configure(container, '[var]\nsource = "/data/var"\n')
+    container.disk.run("mkdir", "-p", "/data/var")
+    enable(container, "--seed")
+    container.boot()
+    healthy(container)
+    assert complaints(container) == []
+    container.run("touch", "/var/kept")
+    assert "FAILED" not in container.reboot()
+    healthy(container)
+    assert container.succeeds("test", "-e", "/var/kept")
+    assert any("immud" in message for message in container.messages("-b", "-1"))
+    container.poweroff()
+    container.disk.run("test", "-e", "/data/var/kept")
+    container.disk.run("test", "!", "-e", "/var/kept")
+
+
+def test_a_missing_var_is_said_and_holds_back_what_asks_for_it(container: Container) -> None:
+    configure(container, '[var]\nsource = "/data/var"\n')
+    container.disk.run("mkdir", "-p", "/data/var")
+    enable(container, "--seed")
+    container.disk.run("mv", "/data/var", "/data/away")
+    container.disk.run("mkdir", "/data/var")
+    held = "[Unit]\nRequires=immud-sources.target\nAfter=immud-sources.target\n" + HELLO
+    container.disk.write("/etc/systemd/system/hello.service", held)
+    container.disk.run("systemctl", "enable", "hello.service")
+    container.boot()
+    assert container.run(*STATE).stdout == 's "degraded"\n'
+    assert "source-missing" in problems(container)
+    assert "/var is the one on the disk" in container.console
+    assert container.run("systemctl", "is-active", "hello", check=False).stdout == "inactive\n"
+    assert container.succeeds("systemctl", "is-active", "-q", "console-getty")
+    assert complaints(container) == []
+
+
+def test_usr_from_an_image(container: Container) -> None:
+    container.loops = True
+    image_of_usr(container, "erofs", "echo image >copy/origin")
+    configure(container, '[usr]\nsource = "/image"\n')
+    enable(container)
+    container.boot()
+    healthy(container)
+    assert container.run("cat", "/usr/origin").stdout == "image\n"
+    assert complaints(container) == []
+    assert container.mounts("/usr")[-1][2] == "erofs"
+    assert "FAILED" not in container.poweroff()
+
+
+def test_usr_from_an_image_with_another_systemd(container: Container) -> None:
+    container.loops = True
+    image_of_usr(container, "squashfs", "printf other >>copy/lib/systemd/systemd")
+    configure(container, '[usr]\nsource = "/image"\n')
+    enable(container)
+    container.boot()
+    assert container.system_state() == "running"
+    assert container.failed_units() == []
+    assert container.mounts("/usr")[-1][2] == "squashfs"
+    # PID 1 runs from the image, not from what is below it
+    inside = container.run("stat", "-Lc", "%d", "/proc/1/exe", "/usr/lib/systemd/systemd").stdout
+    assert len(set(inside.split())) == 1
+    assert "FAILED" not in container.poweroff()
+
+
+def test_an_image_that_cannot_run_this_machine_is_refused(container: Container) -> None:
+    container.loops = True
+    image_of_usr(container, "erofs", "rm -r copy/lib/python3/dist-packages/dbus_next")
+    configure(container, '[usr]\nsource = "/image"\n')
+    enable(container)
+    container.boot()
+    assert container.run(*STATE).stdout == 's "degraded"\n'
+    assert "usr-refused" in problems(container)
+    assert "dbus_next" in problems(container)
+    assert container.failed_units() == []
+    assert complaints(container) == []
