@@ -19,7 +19,7 @@ of a dry run are those that a real run would perform, in their order. Root only.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from immud.adopt.execute import execute
+from immud.adopt.execute import carry_out
 from immud.adopt.notes import adopt_notes, reboot_due, release_notes
 from immud.adopt.observe import observe
 from immud.adopt.plan import adopt_steps, release_steps
@@ -54,7 +54,7 @@ def adopt(
         observed = observe(root, table)
         steps = adopt_steps(rows, observed)
         if not dry_run:
-            execute(root, steps, progress)
+            carry_out(root, steps, progress)
         return Outcome(steps, adopt_notes(rows, observed), reboot_due(steps, observed))
 
 
@@ -70,5 +70,5 @@ def release(
         observed = observe(root, table)
         steps = release_steps(rows, observed)
         if not dry_run:
-            execute(root, steps, progress)
+            carry_out(root, steps, progress)
         return Outcome(steps, release_notes(rows, observed), reboot_due(steps, observed))

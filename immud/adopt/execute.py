@@ -44,7 +44,7 @@ _REASONS = {
 }
 
 
-def execute(
+def carry_out(
     root: int, steps: tuple[Step, ...], progress: Callable[[Step], None] | None = None
 ) -> None:
     """Perform `steps` in their order; `root` is what `open_root` gives.
@@ -136,7 +136,7 @@ def remove_link(root: int, step: RemoveLink) -> None:
 def sync(root: int, step: Sync) -> None:
     """fsync(2) of each directory."""
     for path in step.paths:
-        _sync_directory(relative(path), root)
+        sync_directory(relative(path), root)
 
 
 def detach(root: int, step: Detach) -> None:
@@ -167,7 +167,7 @@ def write_file(step: WriteFile) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(aside, step.path)
-    _sync_directory(parent(step.path))
+    sync_directory(parent(step.path))
 
 
 def remove_file(step: RemoveFile) -> None:
@@ -177,7 +177,7 @@ def remove_file(step: RemoveFile) -> None:
             os.unlink(path)
         except FileNotFoundError:
             continue
-    _sync_directory(parent(step.path))
+    sync_directory(parent(step.path))
 
 
 def reload_profiles() -> None:
@@ -186,7 +186,8 @@ def reload_profiles() -> None:
         asyncio.run(run("systemctl", "reload", "apparmor.service"))
 
 
-def _sync_directory(path: str, root: int | None = None) -> None:
+def sync_directory(path: str, root: int | None = None) -> None:
+    """fsync(2) of one, relative to `root` where that is given."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     try:
         os.fsync(fd)

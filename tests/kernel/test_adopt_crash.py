@@ -11,12 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from immud.adopt import Outcome, adopt, release
+from immud.adopt import Outcome, adopt, execute, release
 from immud.adopt.steps import Step
 from immud.early.plan import Row
 from immud.layout import SILVERBLUE
 from tests.support import filesystems
-from tests.support.filesystems import PLAIN, ROWS, Machine, immutable, layout, refused, trees, void
+from tests.support.filesystems import (
+    HOME,
+    PLAIN,
+    ROWS,
+    Machine,
+    immutable,
+    layout,
+    refused,
+    trees,
+    void,
+)
 from tests.support.namespaces import ChildKilled, forked
 
 Change = Callable[..., Outcome]
@@ -149,3 +159,64 @@ def test_killed_on_an_immutable_system_the_next_run_or_boot_finishes(tmp_path: P
         machine.back()
         machine.boot(later)
         machine.boot(next_boot)
+
+
+@pytest.mark.parametrize("fstype", filesystems.FILESYSTEMS)
+@pytest.mark.parametrize("change", [adopt, release])
+def test_the_power_goes_between_the_two_directories(
+    tmp_path: Path, fstype: str, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange across two directories has to be on the disk wholly or not at all."""
+    machine = Machine(str(tmp_path), fstype)
+    rows = (HOME,)
+    if change is release:
+        machine.boot(lambda: void(adopt(rows, ROWS)))
+
+    def cut() -> None:
+        flushed: list[str] = []
+        flush = execute.sync_directory
+
+        def sync(path: str, root: int | None = None) -> None:
+            flush(path, root)
+            flushed.append(path)
+            if flushed[-2:] in (["var", "."], ["."]):
+                machine.power_cut()
+
+        monkeypatch.setattr(execute, "sync_directory", sync)
+        change(rows, ROWS)
+        assert "." in flushed
+
+    def boot() -> None:
+        before = trees()
+        whole()
+        change(rows, ROWS)
+        assert trees() == before
+
+    machine.boot(cut)
+    machine.after_power_cut()
+    machine.boot(boot)
+
+
+@pytest.mark.parametrize("fstype", filesystems.FILESYSTEMS)
+def test_what_is_done_is_on_the_disk(tmp_path: Path, fstype: str) -> None:
+    machine = Machine(str(tmp_path), fstype)
+
+    def change_and_cut(change: Change) -> None:
+        change(PLAIN, ROWS)
+        machine.power_cut()
+
+    def adopted() -> None:
+        assert sorted(layout()) == sorted(row.path for row in PLAIN)
+        whole()
+
+    def released() -> None:
+        assert layout() == {}
+        whole()
+        assert release(PLAIN, ROWS).steps == ()
+
+    machine.boot(lambda: change_and_cut(adopt))
+    machine.after_power_cut()
+    machine.boot(adopted)
+    machine.boot(lambda: change_and_cut(release))
+    machine.after_power_cut()
+    machine.boot(released)
