@@ -5,6 +5,7 @@ mounts do not notice; callers find everything as it is.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from immud import log
@@ -22,6 +23,8 @@ DO_NOT_QUEUE = 4
 PRIMARY_OWNER, ALREADY_OWNER = 1, 4
 RETRY_FIRST, RETRY_LAST = 0.02, 60.0
 """Seconds between attempts at a bus that is there and does not let us in."""
+SHORT_LIFE = 5.0
+"""Seconds; a connection that ended sooner is a failed attempt."""
 
 
 class Link:
@@ -51,6 +54,7 @@ class Link:
 
     async def run(self) -> None:
         """Be on the bus, for ever."""
+        loop, delay = asyncio.get_running_loop(), RETRY_FIRST
         while True:
             # Watched only as long as there is no connection: much happens in /run.
             appearance = Appearance(parse_address(self._address))
@@ -58,10 +62,15 @@ class Link:
                 connection = await self._connect(appearance)
             finally:
                 appearance.close()
+            began = loop.time()
             try:
                 await self._live(connection)
             finally:
                 self._detach(connection)
+            # A bus that lets us in and throws us out again is not asked in a tight circle.
+            short = loop.time() - began < SHORT_LIFE
+            delay = min(delay * 2, RETRY_LAST) if short else RETRY_FIRST
+            await asyncio.sleep(delay)
 
     async def _connect(self, appearance: Appearance) -> Connection:
         """Try now, then at each sign of a socket, and at growing intervals while there is
@@ -92,6 +101,8 @@ class Link:
             callback(connection)
         owner_changed = asyncio.Event()
         connection.on_signal.append(self._ownership(owner_changed))
+        with contextlib.suppress(BusError, Disconnected, TimeoutError):
+            await connection.call_bus("AddMatch", "s", self._owner_rule())
         while not connection.lost.done():
             owner_changed.clear()
             try:
@@ -112,7 +123,6 @@ class Link:
     async def _take_name(self, connection: Connection) -> bool:
         """Whether the bus refused; then it has to be asked again."""
         try:
-            await connection.call_bus("AddMatch", "s", self._owner_rule())
             (result,) = await connection.call_bus("RequestName", "su", self._name, DO_NOT_QUEUE)
         except BusError as error:
             self._set_problem(
@@ -123,8 +133,6 @@ class Link:
         if result in (PRIMARY_OWNER, ALREADY_OWNER):
             self._set_problem("")
             self._log.info("On the bus.", message_id=log.MessageId.BUS_CONNECTED)
-            # Only whoever waits for the name needs to hear of its owners.
-            await connection.call_bus("RemoveMatch", "s", self._owner_rule())
         else:
             self._set_problem(
                 f"Another process is {self._name} on the bus. "

@@ -128,6 +128,28 @@ async def test_a_name_somebody_else_has(bus: PrivateBus, service: MemoryService)
         await owned(bus)
 
 
+async def test_a_bus_that_hangs_up_is_not_asked_in_a_circle(
+    bus: PrivateBus, service: MemoryService
+) -> None:
+    """Something listens that takes everybody in and is gone at once."""
+    accepted = 0
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        await reader.read(1)
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_unix_server(hang_up, bus.socket)
+    async with running(Link(service, address=bus.address)):
+        await asyncio.sleep(1)
+    server.close()
+    await server.wait_closed()
+    os.unlink(bus.socket)
+    assert 2 <= accepted <= 8
+
+
 async def test_idle_means_idle(bus: PrivateBus, link: Link) -> None:
     """No timer and nothing ready: the loop sleeps until somebody wants something."""
     await asyncio.sleep(0.2)

@@ -1,9 +1,11 @@
 """Strangers, many of them, and busy ones: nothing leaks, nobody is kept waiting."""
 
 import asyncio
+import contextlib
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -86,6 +88,27 @@ async def test_signatures_strangers_invent_are_forgotten(bus: PrivateBus, link: 
         with pytest.raises(BusError, match="takes"):
             await peer.call("org.immud1", ROOT, MANAGER, "ListTombs", "v", invented)
     assert len(SignatureTree._cache) <= SIGNATURES_KEPT + 10
+    peer.close()
+
+
+@pytest.mark.parametrize("offset", [1, 2])
+async def test_messages_nobody_has_heard_of(bus: PrivateBus, link: Link, offset: int) -> None:
+    """A type and a flag that the specification may have one day cost nobody anything."""
+    connection = link.connection
+    peer = await Connection.open(bus.address)
+    send = peer._stream.send
+
+    def altered(data: bytes, fds: Sequence[int] = ()) -> None:
+        send(data[:offset] + b"\x80" + data[offset + 1 :], fds)
+
+    peer._stream.send = altered  # type: ignore[method-assign]
+    with contextlib.suppress(TimeoutError, BusError):
+        await peer.call(*GET, timeout=0.2)
+    peer._stream.send = send  # type: ignore[method-assign]
+    with contextlib.suppress(ConnectionError):  # the bus may mind what we do not
+        await peer.call(*GET)
+    await bus.busctl("get-property", "org.immud1", ROOT, MANAGER, "State")
+    assert link.connection is connection
     peer.close()
 
 
