@@ -27,8 +27,8 @@ def others(paths: tuple[str, ...], mounts: tuple[MountEntry, ...]) -> tuple[View
             namespaces.add(namespace)
             theirs = {mount.target for mount in mountinfo.read(pid) if _seen(mount) not in usual}
             found += [View(path, pid, _name(pid)) for path in paths if path in theirs]
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
+        except OSError:
+            continue  # it ended while we looked: ENOENT, ESRCH, or EINVAL of its mountinfo
     return tuple(found)
 
 
