@@ -41,7 +41,10 @@ def test_every_way_to_write_a_key() -> None:
         "[list.in]\n"  # 26
         "[[list]]\n"  # 27
         "[list.in]\n"  # 28
-        "last = 'x'"  # 29
+        'end = """two quotes""""" # = 1\n'  # 29
+        "end2 = '''[one]''''\n"  # 30
+        'none = """"""\n'  # 31
+        "last = 'x'"  # 32
     )
     tomllib.loads(text)
     assert locate(text) == {
@@ -75,7 +78,10 @@ def test_every_way_to_write_a_key() -> None:
         ("list", 0, "in"): 26,
         ("list", 1): 27,
         ("list", 1, "in"): 28,
-        ("list", 1, "in", "last"): 29,
+        ("list", 1, "in", "end"): 29,
+        ("list", 1, "in", "end2"): 30,
+        ("list", 1, "in", "none"): 31,
+        ("list", 1, "in", "last"): 32,
     }
 
 
