@@ -19,12 +19,6 @@ from immud.rules import within
 
 LIBRARIES = ("pystemd", "dbus_next", "pyudev", "structlog")
 UNIT = "/usr/lib/systemd/system/immud.service"
-_TAG_DIRECTORIES = {
-    "LABEL": "by-label",
-    "UUID": "by-uuid",
-    "PARTLABEL": "by-partlabel",
-    "PARTUUID": "by-partuuid",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +37,8 @@ class System:
 
     `here` tells the running system from one that is being put together, in a root
     directory, a chroot or a container, where devices and kernel are another's.
-    `absent_sources` are those that lead nowhere.
+    `absent_sources` are those that lead nowhere, `unmarked_sources` those that nothing
+    says are meant.
     """
 
     here: bool = True
@@ -56,6 +51,7 @@ class System:
     missing_libraries: tuple[str, ...] = ()
     uncompiled: tuple[str, ...] = ()
     absent_sources: tuple[str, ...] = ()
+    unmarked_sources: tuple[str, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
     links: frozenset[str] = frozenset()
 
@@ -130,10 +126,20 @@ def _machine(system: System) -> Iterator[Problem]:
 def _sources(config: Config, system: System) -> Iterator[Problem]:
     for name in ("usr", "etc", "var"):
         source = getattr(config, name)
+        if source in system.unmarked_sources and name != "usr":
+            yield _error(
+                "unmarked-source",
+                f'{name}.source is "{source}", and no file .immud in it says that it is meant, so '
+                f"boot would not use it; immud enable --seed copies /{name} to it if it is empty, "
+                "and makes that file",
+                name=name,
+                source=source,
+            )
         if source not in system.absent_sources:
             continue
         if source.startswith("/"):
-            text = f'{name}.source is "{source}", and there is nothing; make it, or correct the key'
+            there = "nothing" if name == "usr" else "no directory"
+            text = f'{name}.source is "{source}", and there is {there}; make it, or correct the key'
         elif not system.here:
             text = f'whether there is a file system "{source}" for {name}.source shows only at boot'
             yield Problem(Severity.WARNING, "source-unknown", text, {"source": source})
@@ -226,7 +232,7 @@ def examine_system(root: str = "/") -> tuple[Config, tuple[Problem, ...]]:
 def look(config: Config, root: str = "/") -> System:
     """Observe the system in `root`. Changes nothing."""
     here = os.path.realpath(root) == "/" and not _in_chroot() and not _in_bare_container()
-    sources = {config.usr, config.etc, config.var}
+    sources = (("/usr", config.usr), ("/etc", config.etc), ("/var", config.var))
     rows = (row.path for row in config.rows)
     return System(
         here=here,
@@ -238,7 +244,8 @@ def look(config: Config, root: str = "/") -> System:
         missing_calls=_missing_calls() if here else (),
         missing_libraries=_missing_libraries(root),
         uncompiled=_uncompiled(),
-        absent_sources=tuple(sorted(s for s in sources if not _source_exists(s, root))),
+        absent_sources=tuple(s for w, s in sources if not _source_exists(w, s, root)),
+        unmarked_sources=_unmarked(config, root, here=here),
         fstab=_read_fstab(_below(root, "/etc/fstab")),
         links=frozenset(path for path in rows if os.path.islink(_below(root, path))),
     )
@@ -318,16 +325,32 @@ def _uncompiled() -> tuple[str, ...]:
     )
 
 
-def _source_exists(source: str, root: str) -> bool:
+def _source_exists(where: str, source: str, root: str) -> bool:
+    """Is there what the source of `where` names? An image file will do for /usr alone."""
     if source.startswith("/"):
-        return os.path.exists(_below(root, source))
-    tag, _, value = source.partition(":")[0].partition("=")
-    # The file names are udev's: anything unusual in a label is escaped as \x and two digits.
-    safe = "".join(
-        c if c.isalnum() or c in "#+-.:=@_" else "".join(f"\\x{b:02x}" for b in c.encode())
-        for c in value
-    )
-    return os.path.exists(f"/dev/disk/{_TAG_DIRECTORIES[tag]}/{safe}")
+        path = _below(root, source)
+        return os.path.exists(path) if where == "/usr" else os.path.isdir(path)
+    from immud.early.sources import split  # noqa: PLC0415 - brings ctypes, which only this needs
+
+    return os.path.exists(split(source)[0])
+
+
+def _unmarked(config: Config, root: str, *, here: bool) -> tuple[str, ...]:
+    """The sources of /etc and /var that are there, and have no marker."""
+    found = []
+    for where, source in (("/etc", config.etc), ("/var", config.var)):
+        known = here or source.startswith("/")
+        if source == where or not known or not _source_exists(where, source, root):
+            continue
+        from immud.seed import is_marked  # noqa: PLC0415 - most systems have no such source
+
+        try:
+            if not is_marked(source, root):
+                found.append(source)
+        except OSError:
+            # Not a file system we can mount: boot would refuse it too.
+            found.append(source)
+    return tuple(found)
 
 
 def _read_fstab(path: str) -> tuple[FstabLine, ...]:

@@ -1,94 +1,83 @@
-"""Another place as this machine's /etc or /var: proved to be meant so, or prepared.
+"""Making a source of /etc or /var ready: a copy of what is there, marked once it is whole.
 
-At boot a directory is taken for /etc or /var only with the marker file in it; an
-empty one may be the mount point of a drive that is not there. `prepare` is what
-`immud enable` does about that, while there is still somebody to tell.
+Boot takes /etc and /var from elsewhere only where the marker says that the place is
+meant, and is not the empty mount point of a drive that is missing.
 """
 
+import asyncio
+import errno
 import os
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from immud.early import kernel, sources
 from immud.early.elsewhere import MARKER
-from immud.early.plan import BootPlan
 from immud.errors import ImmudError
+from immud.run import run
 
-# Of a fresh file system's own making, and nobody's data.
-_NOTHING = {"lost+found"}
-
-
-class NotPrepared(ImmudError):
-    """A source holds no marker, and `--seed` was not given, or it is not empty."""
-
-    name = "NotPrepared"
+# What an unfinished copy has in the marker's place: it may be gone on with.
+UNFINISHED = MARKER + ".unfinished"
+# A day: a /var may be large and a drive slow, and ^C ends it at any time.
+_TIMEOUT = 86400.0
 
 
-def prepare(plan: BootPlan, *, seed: bool) -> tuple[str, ...]:
-    """Prove, or with `seed` prepare, the sources of /etc and /var; returns what was done.
-
-    An empty source gets a copy of what is there now, machine-id and all, and the
-    marker last, so that a copy that was cut off is not taken for a whole one; the
-    next run of `--seed` continues it. Raises NotPrepared and OSError.
-    """
-    done = []
-    for where, source in (("/etc", plan.etc), ("/var", plan.var)):
-        if source == where:
-            continue
-        status = _in_child(where, source, seed)
-        if status == _COPIED:
-            done.append(f"copied {where} to {source}")
-        elif status == _UNMARKED:
-            raise NotPrepared(
-                f"{source} is to be {where}, and has no {MARKER} file to say so; "
-                f"'immud enable --seed' copies {where} there and marks it"
-            )
-        elif status == _TAKEN:
-            raise NotPrepared(
-                f"{source} holds something else, so nothing was copied to it; empty it, "
-                f"or, if it is meant to be {where} as it is, make a file {MARKER} in it"
-            )
-        elif status != _MARKED:
-            raise NotPrepared(f"{source} could not be prepared to be {where}; see above for why")
-    return tuple(done)
-
-
-_MARKED, _COPIED, _UNMARKED, _TAKEN, _BROKEN = range(5)
-# There while a copy is under way; a directory with it is ours to go on with.
-_HALF = ".immud.half"
-
-
-def _in_child(where: str, source: str, seed: bool) -> int:
-    """Look at the source in a mount namespace that ends with the child: nobody else sees it."""
-    pid = os.fork()
-    if pid == 0:
-        status = _BROKEN
+@contextmanager
+def opened(source: str, root: str = "/", *, readonly: bool) -> Iterator[int]:
+    """A descriptor of the directory a source names, mounted aside if need be. Raises OSError."""
+    if source.startswith("/"):
+        tree = os.open(os.path.join(root, source[1:]), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if not readonly and os.fstatvfs(tree).f_flag & os.ST_RDONLY:
+            # On an immutable / only the mount is read-only; a clone aside need not be.
+            os.close(tree)
+            tree = sources.tree(source, readonly=False)
+            kernel.mount_setattr("", clear=kernel.MOUNT_ATTR_RDONLY, dir_fd=tree)
+    else:
         try:
-            kernel.unshare()
-            kernel.mount_setattr("/", propagation=kernel.MS_PRIVATE, recursive=True)
-            status = _look(where, source, seed)
+            tree = sources.tree(source, readonly=readonly)
         except OSError as error:
-            os.write(2, f"immud: {source}: {error.strerror or error}\n".encode())
+            if error.errno != errno.EBUSY or not readonly:
+                raise
+            # Mounted already, and writable: the kernel shares that, or nothing.
+            tree = sources.tree(source, readonly=False)
+    try:
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+        try:
+            yield fd
         finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            os.close(fd)
+    finally:
+        os.close(tree)
 
 
-def _look(where: str, source: str, seed: bool) -> int:
-    fd = sources.tree(source, readonly=False)
-    place = f"/proc/self/fd/{fd}"
-    names = set(os.listdir(place)) - _NOTHING
-    if MARKER in names:
-        return _MARKED
-    if not seed:
-        return _UNMARKED
-    if names and _HALF not in names:
-        return _TAKEN
-    os.close(os.open(f"{place}/{_HALF}", os.O_WRONLY | os.O_CREAT, 0o600))
-    copy = ["cp", "--archive", "--one-file-system", f"{where}/.", f"{place}/"]
-    if subprocess.run(copy, check=False, pass_fds=(fd,)).returncode:
-        return _BROKEN
-    os.sync()
-    os.close(os.open(f"{place}/{MARKER}", os.O_WRONLY | os.O_CREAT, 0o644))
-    os.unlink(f"{place}/{_HALF}")
-    os.sync()
-    return _COPIED
+def is_marked(source: str, root: str = "/") -> bool:
+    """Is the source meant to be used? Raises OSError where that can't be found out."""
+    with opened(source, root, readonly=True) as fd:
+        return MARKER in os.listdir(fd)
+
+
+def seed(where: str, source: str, root: str = "/") -> bool:
+    """Copy `where` (/etc or /var) to its source and mark it; False if it was marked already.
+
+    Goes on with a copy that was cut off. Raises ImmudError where the source has something
+    else in it, or the copy fails; OSError where it can't be written.
+    """
+    with opened(source, root, readonly=False) as fd:
+        names = set(os.listdir(fd)) - {"lost+found"}
+        if MARKER in names:
+            return False
+        if names and UNFINISHED not in names:
+            raise ImmudError(
+                f"{source} is not empty and has no file {MARKER}, so nothing was copied to it; "
+                f"empty it, or make that file in it if this is {where} already"
+            )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(UNFINISHED, flags, 0o644, dir_fd=fd))
+        # Only this file system: no tomb, and nothing else that is mounted below.
+        origin = os.path.join(root, where[1:], ".")
+        into = f"/proc/{os.getpid()}/fd/{fd}/."
+        asyncio.run(run("cp", "-a", "--one-file-system", origin, into, timeout=_TIMEOUT))
+        # All of the copy is on the disk before the mark says that it is whole.
+        os.sync()
+        os.rename(UNFINISHED, MARKER, src_dir_fd=fd, dst_dir_fd=fd)
+        os.fsync(fd)
+    return True

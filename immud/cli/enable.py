@@ -9,8 +9,7 @@ from immud.cli.render import Style, problem_lines
 from immud.compile import compile_now, compile_plan, remove_plan, write_plan
 from immud.early.plan import PATH, PlanError, decode
 from immud.errors import ImmudError, NotAuthorized
-from immud.model import Severity
-from immud.seed import prepare
+from immud.model import Problem, Severity
 
 UNIT = "immud.service"
 
@@ -39,6 +38,9 @@ def enable(arguments: Namespace) -> int:
     require_root("immud enable")
     root: str = arguments.root
     config, problems = examine_system(root)
+    if arguments.seed and _only_unmarked(problems):
+        _seed(problems, root)
+        config, problems = examine_system(root)
     style = Style.of(sys.stderr)
     for line in problem_lines(problems, style):
         print(line, file=sys.stderr)
@@ -46,13 +48,9 @@ def enable(arguments: Namespace) -> int:
     if errors:
         these = "this problem" if errors == 1 else f"these {errors} problems"
         raise ImmudError(f"nothing was changed; solve {these} first, then run immud enable again")
-    plan = compile_plan(config)
-    if root == "/":
-        for line in prepare(plan, seed=arguments.seed):
-            print(line[0].upper() + line[1:] + ".")
     was_there = os.path.lexists(os.path.join(root, PATH[1:]))
     # The plan first: an enabled service without one would have to compile it at boot.
-    changed = write_plan(plan, root)
+    changed = write_plan(compile_plan(config), root)
     try:
         systemctl("enable", root)
     except ImmudError:
@@ -68,6 +66,23 @@ def enable(arguments: Namespace) -> int:
         print(_promise(config.root_readonly))
         print("See every step with: immud plan. To undo this: immud disable.")
     return 0
+
+
+def _only_unmarked(problems: tuple[Problem, ...]) -> bool:
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    return bool(errors) and all(problem.code == "unmarked-source" for problem in errors)
+
+
+def _seed(problems: tuple[Problem, ...], root: str) -> None:
+    """Copy /etc or /var to each source that is not marked."""
+    from immud.seed import seed  # noqa: PLC0415 - most systems have no such source
+
+    for problem in problems:
+        if problem.code == "unmarked-source":
+            where, source = "/" + problem.data["name"], problem.data["source"]
+            print(f"Copying {where} to {source}. What is written meanwhile may be missed.")
+            sys.stdout.flush()
+            seed(where, source, root)
 
 
 def _promise(root_readonly: bool) -> str:

@@ -31,10 +31,6 @@ DRY_RUN: Argument = (
     ("-n", "--dry-run"),
     {"action": "store_true", "help": "print the steps and change nothing"},
 )
-SEED: Argument = (
-    ("--seed",),
-    {"action": "store_true", "help": "copy /etc or /var to its configured, empty source"},
-)
 PATHS: Argument = (
     ("paths",),
     {"metavar": "PATH", "nargs": "*", "help": "a path of the layout such as /home; default: all"},
@@ -70,7 +66,16 @@ COMMANDS = (
         "Nothing changes before the next boot. Running it again is harmless.",
         "enable",
         "enable",
-        (ROOT, SEED),
+        (
+            ROOT,
+            (
+                ("--seed",),
+                {
+                    "action": "store_true",
+                    "help": "copy /etc or /var to its configured source, where that is empty",
+                },
+            ),
+        ),
     ),
     Command(
         "disable",

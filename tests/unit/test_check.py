@@ -49,8 +49,16 @@ def test_the_machine(system: System, text: str) -> None:
 @pytest.mark.parametrize(
     ("source", "here", "text"),
     [
-        ("/persist", True, 'error no-source: etc.source is "/persist", and there is nothing; '),
-        ("/persist", False, 'error no-source: etc.source is "/persist", and there is nothing; '),
+        (
+            "/persist",
+            True,
+            'error no-source: etc.source is "/persist", and there is no directory; ',
+        ),
+        (
+            "/persist",
+            False,
+            'error no-source: etc.source is "/persist", and there is no directory; ',
+        ),
         ("LABEL=x", True, 'error no-source: etc.source is "LABEL=x", and no block device '),
         ("LABEL=x", False, 'warning source-unknown: whether there is a file system "LABEL=x" '),
     ],
@@ -109,6 +117,14 @@ def test_var_has_one_source() -> None:
     assert said(system, Config(var="LABEL=x"))[0].startswith("error fstab: /etc/fstab:1: /var is ")
 
 
+def test_a_source_that_nothing_says_is_meant() -> None:
+    found = said(System(unmarked_sources=("/persist",)), Config(etc="/persist"))
+    assert found[0].startswith(
+        'error unmarked-source: etc.source is "/persist", and no file .immud'
+    )
+    assert said(System(unmarked_sources=("/x",)), Config(usr="/x")) == []
+
+
 def test_errors_come_first_those_of_the_configuration_among_them() -> None:
     system = System(var_is_a_mount=True, uncompiled=("x.py",), unit=False)
     wrong = ConfigError("text", file="/f", line=3, key="k")
@@ -143,7 +159,9 @@ def stock(root: Path) -> None:
 
 def test_looking_at_another_root(tmp_path: Path) -> None:
     stock(tmp_path)
-    system = look(Config(etc="/persist", var="/absent", rows=SILVERBLUE), str(tmp_path))
+    (tmp_path / "etc/image").touch()
+    config = Config(usr="/etc/image", etc="/persist", var="/absent", rows=SILVERBLUE)
+    system = look(config, str(tmp_path))
     assert (system.here, system.systemd, system.unit, system.usr_merged) == (
         False,
         False,
@@ -151,6 +169,8 @@ def test_looking_at_another_root(tmp_path: Path) -> None:
         True,
     )
     assert system.absent_sources == ("/absent",)
+    assert system.unmarked_sources == ("/persist",)
+    assert look(Config(etc="/etc/image"), str(tmp_path)).absent_sources == ("/etc/image",)
     assert system.links == {"/home"}
     assert system.fstab == (FstabLine(1, "UUID=1", "/", "ext4"),)
     assert system.missing_libraries == ()

@@ -205,6 +205,7 @@ def test_enable_again_and_disable_leave_what_was_there(root: Path) -> None:
 def test_disable_says_what_is_not_there_at_the_next_boot(root: Path) -> None:
     (root / "etc/immud").mkdir()
     (root / "persist").mkdir()
+    (root / "persist/.immud").touch()
     (root / "etc/immud/immud.toml").write_text('var.source = "/persist"\n')
     assert immud("enable", "--root", str(root)).returncode == 0
     done = immud("disable", "--root", str(root))
@@ -322,3 +323,23 @@ def test_status_of_a_system_that_is_not_enabled_says_how_to_enable_it() -> None:
         "immud: immud is not enabled on this system; "
         "see what it would do with: immud plan, and let it: sudo immud enable\n"
     )
+
+
+# --- sources that boot would not trust ------------------------------------------------
+
+
+def test_enable_wants_a_source_marked_and_seeds_it_when_told_to(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "persist").mkdir()
+    (root / "etc/immud/immud.toml").write_text('etc.source = "/persist"\n')
+    done = immud("enable", "--root", str(root))
+    assert done.returncode == 1
+    assert "immud enable --seed copies /etc to it" in " ".join(done.stderr.split())
+    assert list((root / "persist").iterdir()) == []
+
+    done = immud("enable", "--seed", "--root", str(root))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Copying /etc to /persist. ")
+    assert (root / "persist/immud/immud.toml").exists()
+    assert (root / "persist/.immud").exists()
+    assert "Copying" not in immud("enable", "--seed", "--root", str(root)).stdout

@@ -1,0 +1,98 @@
+"""Preparing a source of /etc or /var: copied whole, marked last, nothing else's content touched."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from immud.early import kernel, sources
+from immud.errors import ImmudError
+from immud.run import CommandFailed
+from immud.seed import UNFINISHED, is_marked, opened, seed
+from tests.support.namespaces import in_namespace
+
+
+def system(root: Path) -> None:
+    (root / "etc/sub").mkdir(parents=True)
+    (root / "etc/machine-id").write_text("0123\n")
+    (root / "etc/sub/link").symlink_to("../machine-id")
+    (root / "etc").chmod(0o751)
+    os.chown(root / "etc/sub", 12, 34)
+    (root / "persist").mkdir()
+
+
+def assert_copied(copy: Path) -> None:
+    assert (copy / "machine-id").read_text() == "0123\n"
+    assert (copy / "sub/link").readlink() == Path("../machine-id")
+    assert ((copy / "sub").stat().st_uid, (copy / "sub").stat().st_gid) == (12, 34)
+    assert copy.stat().st_mode & 0o777 == 0o751
+    assert (copy / ".immud").exists()
+    assert not (copy / UNFINISHED).exists()
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    system(tmp_path)
+    assert not is_marked("/persist", str(tmp_path))
+    assert seed("/etc", "/persist", str(tmp_path))
+    assert_copied(tmp_path / "persist")
+    assert is_marked("/persist", str(tmp_path))
+    (tmp_path / "etc/later").touch()
+    assert not seed("/etc", "/persist", str(tmp_path))
+    assert not (tmp_path / "persist/later").exists()
+
+
+def test_what_has_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    system(tmp_path)
+    (tmp_path / "persist/letter").write_text("mine")
+    with pytest.raises(ImmudError, match=r"is not empty and has no file \.immud"):
+        seed("/etc", "/persist", str(tmp_path))
+    assert os.listdir(tmp_path / "persist") == ["letter"]
+
+
+def test_a_copy_that_was_cut_off_is_not_marked_and_is_gone_on_with(tmp_path: Path) -> None:
+    system(tmp_path)
+    shutil.move(tmp_path / "etc", tmp_path / "away")
+    with pytest.raises(CommandFailed):
+        seed("/etc", "/persist", str(tmp_path))
+    assert not is_marked("/persist", str(tmp_path))
+    shutil.move(tmp_path / "away", tmp_path / "etc")
+    assert seed("/etc", "/persist", str(tmp_path))
+    assert_copied(tmp_path / "persist")
+
+
+@in_namespace
+def test_a_file_system_by_its_label(tmp_path: Path) -> None:
+    system(tmp_path)
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, timeout=60)
+    node, keep = sources.attach_loop(str(image), readonly=False)
+    # As udev would do it, link and type both; its directories are the machine's own.
+    sources.FILE_SYSTEMS = ("ext4",)
+    (tmp_path / "my\\x20disk").symlink_to(node)
+    sources._BY_TAG["LABEL"] = str(tmp_path)
+    source = "LABEL=my disk"
+    assert not is_marked(source)
+    assert seed("/etc", source, str(tmp_path))
+    assert is_marked(source)
+    with opened(source, readonly=False) as fd:
+        assert_copied(Path(f"/proc/self/fd/{fd}"))
+        assert is_marked(source), "even while it is in use, and writable"
+    # Nothing of it stays mounted.
+    assert node not in Path("/proc/self/mountinfo").read_text()
+    os.close(keep)
+
+
+@in_namespace
+def test_a_directory_behind_a_read_only_mount(tmp_path: Path) -> None:
+    """As on a machine whose / is immutable already."""
+    system(tmp_path)
+    kernel.mount(str(tmp_path), str(tmp_path), None, kernel.MS_BIND)
+    kernel.mount_setattr(str(tmp_path), set_=kernel.MOUNT_ATTR_RDONLY)
+    with pytest.raises(OSError, match="Read-only"):
+        (tmp_path / "persist/x").touch()
+    assert seed(f"{tmp_path}/etc", f"{tmp_path}/persist")
+    assert_copied(tmp_path / "persist")
