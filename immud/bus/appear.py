@@ -3,22 +3,26 @@
 import asyncio
 import ctypes
 import os
+import struct
+from collections.abc import Iterator
 
 IN_CREATE = 0x100
 IN_MOVED_TO = 0x80
-IN_DELETE_SELF = 0x400
-IN_MOVE_SELF = 0x800
 IN_ONLYDIR = 0x1000000
-MASK = IN_CREATE | IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR
+MASK = IN_CREATE | IN_MOVED_TO | IN_ONLYDIR
+
+EVENT = struct.Struct("iIII")
+"""struct inotify_event of inotify(7), without the name."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Appearance:
-    """Events in the directory of `path`, or in the nearest one above that exists."""
+    """Notices `path`, or a directory on the way to it, being made or moved there."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self._parts = [part for part in path.split("/") if part]
+        self._wanted: dict[int, bytes] = {}
         self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if self._fd < 0:
             error = ctypes.get_errno()
@@ -41,17 +45,28 @@ class Appearance:
 
     def _arm(self) -> None:
         # From the top down: a directory made in between is seen by the watch above it.
-        directories = os.path.dirname(self._path).split("/")
-        for depth in range(1, len(directories) + 1):
-            directory = "/".join(directories[:depth]) or "/"
-            if _libc.inotify_add_watch(self._fd, os.fsencode(directory), MASK) < 0:
+        for depth, name in enumerate(self._parts):
+            directory = "/" + "/".join(self._parts[:depth])
+            watch = _libc.inotify_add_watch(self._fd, os.fsencode(directory), MASK)
+            if watch < 0:
                 break
+            self._wanted[watch] = os.fsencode(name)
 
     def _readable(self) -> None:
         try:
-            while os.read(self._fd, 65536):
-                pass
+            while data := os.read(self._fd, 65536):
+                for watch, name in events(data):
+                    # Much else happens in /run. A watch below 0 says that events were lost.
+                    if watch < 0 or name == self._wanted.get(watch):
+                        self._event.set()
         except BlockingIOError:
             pass
         self._arm()
-        self._event.set()
+
+
+def events(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Watch and name of each struct inotify_event."""
+    while data:
+        watch, _mask, _cookie, size = EVENT.unpack_from(data)
+        yield watch, data[EVENT.size : EVENT.size + size].rstrip(b"\0")
+        data = data[EVENT.size + size :]

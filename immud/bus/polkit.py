@@ -49,12 +49,13 @@ class Polkit:
         try:
             authorized, challenge = await self._check(call, action)
         except (BusError, Disconnected, TimeoutError) as error:
+            reason = str(error) or "no answer in time"
             log.get(action=action, sender=call.sender).warning(
-                f"polkit gave no answer: {error}", message_id=log.MessageId.DENIED
+                f"polkit gave no answer: {reason}", message_id=log.MessageId.DENIED
             )
             raise NotAuthorized(
-                "Only root may do this while polkit does not answer "
-                "(is the package polkitd installed, and polkit.service running?)."
+                f"Only root may do this while polkit does not answer ({reason}); "
+                "see: systemctl status polkit"
             ) from None
         if authorized:
             return
