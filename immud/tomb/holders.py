@@ -124,7 +124,14 @@ def _in_another_namespace(pid: int, seen: dict[str, bool], devices: frozenset[De
     return seen[namespace]
 
 
-def _scan(devices: list[Device], prefixes: list[str], namespaces: bool) -> list[Found]:
+def pair(number: str) -> Device:
+    """`8:1` as (8, 1)."""
+    major, minor = number.split(":")
+    return int(major), int(minor)
+
+
+def scan(devices: list[Device], prefixes: list[str], namespaces: bool = False) -> list[Found]:
+    """In a child: who holds a file system on one of `devices`; `find` has the rest."""
     wanted, below = frozenset(devices), tuple(prefixes)
     seen = {os.readlink("/proc/self/ns/mnt"): False}
     found = []
@@ -233,4 +240,4 @@ async def find(
 
     The search runs in a child: a process of a hung network file system may block it.
     """
-    return Holders(await in_child(_scan, list(devices), list(prefixes), namespaces, timeout=10))
+    return Holders(await in_child(scan, list(devices), list(prefixes), namespaces, timeout=10))

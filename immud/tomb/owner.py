@@ -97,6 +97,7 @@ class Owner:
         self._on_closed = on_closed
         self._life = Life(auto_open=config.auto_open)
         self._device: Device | None = None
+        self._mapper = ""
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
@@ -114,16 +115,13 @@ class Owner:
     @property
     def view(self) -> TombView:
         life, device = self._life, self._shown()
-        mapper = ""
-        if life.state not in IDLE and (mappings := self._volume.state().mappings):
-            mapper = mappings[0].devnode
         return TombView(
             name=self.config.name,
             state=life.state,
             uuid=device.uuid if device else self.config.uuid,
             label=device.label if device else self.config.label,
             device=device.devnode if device else "",
-            mapper=mapper,
+            mapper=self._mapper,
             mount_point=self._volume.target,
             auto_open=self.config.auto_open,
             last_error=life.error,
@@ -273,12 +271,18 @@ class Owner:
             await self._act(action)
         if self._life.work is None:
             waiting, self._waiting = self._waiting, []
+            self._mapper = self._mapping()
             for outcome in waiting:
                 if not outcome.done():
                     outcome.set_result(self._life)
         elif not self._waiting:
             self._follow()
         self._changed()
+
+    def _mapping(self) -> str:
+        """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
+        mounted = self._volume.state().mounted if self._life.state is TombState.OPEN else None
+        return mounted.devnode if mounted else ""
 
     def _report(self, before: Life) -> None:
         name, life = self.config.name, self._life

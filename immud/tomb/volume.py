@@ -59,6 +59,14 @@ def _purge_here(devices: list[str]) -> list[str]:
     return stacked
 
 
+def _purge_and_find(
+    devices: list[str], prefixes: list[str]
+) -> tuple[list[str], list[holders.Found]]:
+    """In a child: the above, and who holds what is left; one fork less to wait for."""
+    stacked = _purge_here(devices)
+    return stacked, holders.scan([holders.pair(number) for number in stacked], prefixes)
+
+
 def _remove(name: str) -> bool:
     """In a child: remove a mapping, or whatever stands below it of cryptsetup's own too.
 
@@ -209,11 +217,12 @@ class Volume:
         return [mapping.number, *sorted(sources - {mapping.number})]
 
     async def _find(self, numbers: list[str], *, namespaces: bool = False) -> holders.Holders:
-        devices = [tuple(map(int, number.split(":"))) for number in numbers]
-        # Only where files have other numbers than their mount: elsewhere a path proves nothing.
-        prefixes = [self.target] if any(major == 0 for major, _ in devices) else []
-        pairs = [(device[0], device[1]) for device in devices]
-        return await holders.find(pairs, prefixes, namespaces=namespaces)
+        pairs = [holders.pair(number) for number in numbers]
+        return await holders.find(pairs, self._prefixes(numbers), namespaces=namespaces)
+
+    def _prefixes(self, numbers: list[str]) -> list[str]:
+        """btrfs's files have other numbers than its mount; elsewhere a path proves nothing."""
+        return [self.target] if any(number.startswith("0:") for number in numbers) else []
 
     async def unmount(self, *, force: bool = False) -> None:
         """Unmount politely. Raises Busy with the names of those in the way.
@@ -275,24 +284,21 @@ class Volume:
         In this order: first what others could still see, then the key, then those
         who hold the rest. Returns the holders that were ended.
         """
-        found = holders.Holders(())
-        state = self.state()
-        dead = [m for m in state.mappings if not self.base(m)]
+        dead = [m for m in self.state().mappings if not self.base(m)]
         numbers = [number for m in dead for number in self._devices(m)]
         if not numbers:
-            return found
-        stacked = await in_child(_purge_here, numbers)
-        if await self._gone(tuple(dead), 0):
-            return found
-        found, _ = await asyncio.gather(
-            self._find(stacked), in_child(mounts.take_away_elsewhere, stacked, MNT_DETACH)
+            return holders.Holders(())
+        (stacked, ended), _ = await asyncio.gather(
+            in_child(_purge_and_find, numbers, self._prefixes(numbers)),
+            in_child(mounts.take_away_elsewhere, numbers, MNT_DETACH),
         )
+        found = holders.Holders(ended)
         await found.end(signal.SIGKILL, 1.0)
         if await self._gone(tuple(dead), QUICK):
             return found
         # What appeared meanwhile: a mount on a mount, a loop device made at the last moment.
-        stacked = await in_child(_purge_here, numbers)
-        await (await self._find(stacked)).end(signal.SIGKILL, 1.0)
+        stacked, late = await in_child(_purge_and_find, numbers, self._prefixes(numbers))
+        await holders.Holders(late).end(signal.SIGKILL, 1.0)
         if not await self._gone(tuple(dead), SETTLE):
             rest = await self._find(stacked, namespaces=True)
             names = ", ".join(mapping.devnode for mapping in dead)

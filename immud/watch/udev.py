@@ -12,13 +12,16 @@ from collections.abc import Callable
 
 import pyudev  # type: ignore[import-untyped] # it has no annotations
 
-from immud.watch.devices import Device, DeviceEvent, Inventory, describe, usable
+from immud.watch.devices import Device, DeviceEvent, Inventory, What, describe, usable
 
 CONTROL = "/run/udev/control"
 
 
 class UdevWatch:
-    """Tells `changed` of every block device that comes, changes or goes, on the running loop."""
+    """Tells `changed` of every block device that comes, changes or goes, on the running loop.
+
+    A removal may be told of a device that was not usable, and so never told before.
+    """
 
     def __init__(self, changed: Callable[[DeviceEvent], None]) -> None:
         self._changed = changed
@@ -85,8 +88,12 @@ class UdevWatch:
             self._enumerate()
 
     def _take_kernel(self, device: pyudev.Device) -> None:
-        if device.action == "remove":
-            self._take(device)
+        if device.action != "remove":
+            return
+        known = self._inventory.removed(device.device_path, device.properties.get("DISKSEQ", ""))
+        # Even what did not count as usable any more, such as a mapping without its table:
+        # somebody may be waiting for its end.
+        self._tell(known or (DeviceEvent(What.REMOVED, _describe(device)),))
 
     def _take(self, device: pyudev.Device) -> None:
         if device.subsystem != "block":

@@ -16,7 +16,7 @@ from immud.early import kernel, mountinfo
 from immud.early.mountinfo import MountEntry, top
 from immud.errors import ImmudError
 from immud.tomb import holders, loops, mounts
-from immud.tomb.holders import Holders
+from immud.tomb.holders import Holders, pair
 from immud.watch.mounts import MountWatch
 from tests.support.namespaces import in_namespace
 
@@ -50,11 +50,6 @@ def tomb(tmp_path: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[str, s
             yield target, entry.dev
         finally:
             mounts.take_away([entry.dev], kernel.MNT_DETACH)
-
-
-def pair(number: str) -> tuple[int, int]:
-    major, minor = number.split(":")
-    return int(major), int(minor)
 
 
 def find(number: str, *, namespaces: bool = False) -> Holders:
