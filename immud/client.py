@@ -30,6 +30,7 @@ JOB = "org.immud1.Job"
 CALL_TIMEOUT = 330.0
 """Seconds for a call somebody may first have to type a password for."""
 UNREACHABLE = ("ServiceUnknown", "NameHasNoOwner", "Disconnected", "NoReply", "NoServer")
+ACTIVATION = ("org.freedesktop.systemd1.", "org.freedesktop.DBus.Error.Spawn.")
 NOT_RUNNING = "immud does not answer on the bus; is it running? See: systemctl status immud"
 
 Objects = dict[str, dict[str, dict[str, Any]]]
@@ -236,7 +237,9 @@ def from_bus(error: BusError) -> errors.ImmudError:
         return errors.InteractiveAuthorizationRequired(text)
     if short in ("AccessDenied", "AuthFailed"):
         return errors.NotAuthorized(text)
-    if short in UNREACHABLE:
+    # Where the service is not enabled or can't start, its activation fails: in systemd's words.
+    activation = error.name.startswith(ACTIVATION)
+    if short in UNREACHABLE or activation:
         return errors.Unreachable(NOT_RUNNING)
     return errors.ImmudError(text)
 

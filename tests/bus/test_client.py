@@ -142,6 +142,10 @@ async def test_nobody_is_not_authorised(bus: PrivateBus, link: Link) -> None:
     [
         ("org.freedesktop.DBus.Error.ServiceUnknown", errors.Unreachable),
         ("org.freedesktop.DBus.Error.NameHasNoOwner", errors.Unreachable),
+        # The service is installed and not enabled, masked, or fails to start.
+        ("org.freedesktop.systemd1.NoSuchUnit", errors.Unreachable),
+        ("org.freedesktop.systemd1.UnitMasked", errors.Unreachable),
+        ("org.freedesktop.DBus.Error.Spawn.ChildExited", errors.Unreachable),
         ("org.freedesktop.DBus.Error.AccessDenied", errors.NotAuthorized),
         (
             "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",

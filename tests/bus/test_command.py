@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,13 @@ from tests.bus.private import NOBODY, REPOSITORY, PrivateBus
 
 PYTHON = ("env", f"PYTHONPATH={REPOSITORY}", sys.executable)
 IMMUD = (*PYTHON, "-m", "immud")
+
+
+def as_nobody(bus: PrivateBus) -> tuple[str, ...]:
+    """The command for another user: the checkout may be closed to nobody."""
+    shutil.copytree(f"{REPOSITORY}/immud", f"{bus.directory}/immud")
+    return ("env", "-C", bus.directory, sys.executable, "-B", "-m", "immud")
+
 
 STATUS = """\
 immud 0.1.0: running, /usr and / are read-only
@@ -42,7 +50,7 @@ Tombs
 
 
 async def test_status(bus: PrivateBus, link: Link) -> None:
-    assert await bus.run(*IMMUD, "status", uid=NOBODY) == STATUS
+    assert await bus.run(*as_nobody(bus), "status", uid=NOBODY) == STATUS
 
 
 async def test_status_for_programs(bus: PrivateBus, link: Link, service: MemoryService) -> None:
@@ -88,7 +96,7 @@ async def test_a_name_nobody_knows(bus: PrivateBus, link: Link) -> None:
 
 
 async def test_not_authorised_is_4(bus: PrivateBus, link: Link, service: MemoryService) -> None:
-    text = await bus.run(*IMMUD, "close", "--force", uid=NOBODY, status=4)
+    text = await bus.run(*as_nobody(bus), "close", "--force", uid=NOBODY, status=4)
     assert text.startswith("immud: ")
     assert service.now_tombs["home"].options == []
 

@@ -6,10 +6,13 @@ Only ever on a system in another root directory: nothing here may touch this one
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +34,11 @@ Alias=dbus-org.immud1.service
 
 
 def immud(
-    *arguments: str, user: int | None = None, options: tuple[str, ...] = ()
+    *arguments: str, user: int | None = None, top: Path = TOP, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *options, "-m", "immud", *arguments],
-        cwd=TOP,
+        [sys.executable, "-B", *options, "-m", "immud", *arguments],
+        cwd=top,
         env={"PATH": os.environ["PATH"], "DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nonexistent"},
         capture_output=True,
         text=True,
@@ -99,9 +102,18 @@ def test_every_command_has_its_own_help_and_its_function(command: object) -> Non
     assert (arguments.module, arguments.function) == (command.module, command.function)  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="module")
+def readable() -> Iterator[Path]:
+    """A copy of the package for another user: the checkout may be closed to nobody."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        shutil.copytree(TOP / "immud", Path(directory, "immud"))
+        yield Path(directory)
+
+
 @pytest.mark.parametrize("command", ["enable", "disable", "adopt", "release", "daemon"])
-def test_without_root_it_is_4_and_says_so(command: str) -> None:
-    done = immud(command, user=NOBODY)
+def test_without_root_it_is_4_and_says_so(command: str, readable: Path) -> None:
+    done = immud(command, user=NOBODY, top=readable)
     assert done.returncode == 4
     assert done.stderr == (
         f"immud: immud {command} changes the system and needs root; try: sudo immud {command}\n"
