@@ -89,30 +89,29 @@ def _on(path: str, devices: frozenset[Device], prefixes: tuple[str, ...]) -> boo
     """Whether a magic link of /proc leads to one of `devices`, or below a prefix.
 
     btrfs gives each subvolume a device number of its own, hence the prefixes.
-    Sockets and pipes are sorted out by name: stat(2) would be asked in vain.
     """
-    text = os.readlink(path)
-    if not text.startswith("/"):
-        return False
     found = os.stat(path)
     number = found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
     if (os.major(number), os.minor(number)) in devices:
         return True
+    text = os.readlink(path) if prefixes else ""
     return any(text == prefix or text.startswith(f"{prefix}/") for prefix in prefixes)
 
 
-def _how(pid: int, devices: frozenset[Device], prefixes: tuple[str, ...]) -> str:
-    """How `pid` holds the file system, or the empty string. Raises OSError if it is gone."""
+def _how(pid: int, devices: frozenset[Device], prefixes: tuple[str, ...], *, maps: bool) -> str:
+    """How `pid` holds the file system, or the empty string. Raises OSError if it is gone.
+
+    A kernel thread has no exe, and ends here.
+    """
     where = f"/proc/{pid}"
-    for name in ("cwd", "root", "exe"):
-        with suppress(FileNotFoundError):
-            if _on(f"{where}/{name}", devices, prefixes):
-                return name
+    for name in ("exe", "cwd", "root"):
+        if _on(f"{where}/{name}", devices, prefixes):
+            return name
     for fd in os.listdir(f"{where}/fd"):
         with suppress(FileNotFoundError):
             if _on(f"{where}/fd/{fd}", devices, prefixes):
                 return "open file"
-    return "mapped file" if maps_name(_read(f"{where}/maps"), devices) else ""
+    return "mapped file" if maps and maps_name(_read(f"{where}/maps"), devices) else ""
 
 
 def _in_another_namespace(pid: int, seen: dict[str, bool], devices: frozenset[Device]) -> bool:
@@ -130,15 +129,21 @@ def pair(number: str) -> Device:
     return int(major), int(minor)
 
 
-def scan(devices: list[Device], prefixes: list[str], namespaces: bool = False) -> list[Found]:
-    """In a child: who holds a file system on one of `devices`; `find` has the rest."""
+def scan(
+    devices: list[Device], prefixes: list[str], namespaces: bool = False, maps: bool = True
+) -> list[Found]:
+    """In a child: who holds a file system on one of `devices`; `find` has the rest.
+
+    Without `maps`, those who merely mapped a file are not looked for: that takes
+    as long as all the rest, and they are few.
+    """
     wanted, below = frozenset(devices), tuple(prefixes)
     seen = {os.readlink("/proc/self/ns/mnt"): False}
     found = []
     for pid in _processes():
         # A process may end at any time, and one that is gone holds nothing.
         with suppress(OSError):
-            how = _how(pid, wanted, below)
+            how = _how(pid, wanted, below, maps=maps)
             if not how and namespaces and _in_another_namespace(pid, seen, wanted):
                 how = "mount namespace"
             if how:

@@ -44,8 +44,9 @@ def _above(number: str) -> Iterator[str]:
     """Partitions of a device, and mappings that stand on it."""
     where = f"/sys/dev/block/{number}"
     with suppress(FileNotFoundError):
+        name = os.path.basename(os.readlink(where))
         for entry in os.listdir(where):
-            if os.path.exists(f"{where}/{entry}/partition"):
+            if entry.startswith(name) and os.path.exists(f"{where}/{entry}/partition"):
                 yield _number(f"{where}/{entry}")
         for entry in os.listdir(f"{where}/holders"):
             yield _number(f"{where}/holders/{entry}")

@@ -60,11 +60,11 @@ def _purge_here(devices: list[str]) -> list[str]:
 
 
 def _purge_and_find(
-    devices: list[str], prefixes: list[str]
+    devices: list[str], prefixes: list[str], maps: bool
 ) -> tuple[list[str], list[holders.Found]]:
     """In a child: the above, and who holds what is left; one fork less to wait for."""
     stacked = _purge_here(devices)
-    return stacked, holders.scan([holders.pair(number) for number in stacked], prefixes)
+    return stacked, holders.scan([holders.pair(number) for number in stacked], prefixes, maps=maps)
 
 
 def _remove(name: str) -> bool:
@@ -289,15 +289,15 @@ class Volume:
         if not numbers:
             return holders.Holders(())
         (stacked, ended), _ = await asyncio.gather(
-            in_child(_purge_and_find, numbers, self._prefixes(numbers)),
+            in_child(_purge_and_find, numbers, self._prefixes(numbers), False),
             in_child(mounts.take_away_elsewhere, numbers, MNT_DETACH),
         )
         found = holders.Holders(ended)
         await found.end(signal.SIGKILL, 1.0)
         if await self._gone(tuple(dead), QUICK):
             return found
-        # What appeared meanwhile: a mount on a mount, a loop device made at the last moment.
-        stacked, late = await in_child(_purge_and_find, numbers, self._prefixes(numbers))
+        # Who mapped a file and closed it; and what appeared meanwhile, such as a mount on a mount.
+        stacked, late = await in_child(_purge_and_find, numbers, self._prefixes(numbers), True)
         await holders.Holders(late).end(signal.SIGKILL, 1.0)
         if not await self._gone(tuple(dead), SETTLE):
             rest = await self._find(stacked, namespaces=True)
