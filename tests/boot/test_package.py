@@ -45,6 +45,14 @@ def stock(request: pytest.FixtureRequest) -> Iterator[Container]:
 
 
 @pytest.fixture(params=SUITES)
+def running(request: pytest.FixtureRequest) -> Iterator[Container]:
+    """A running container with immud installed, not enabled and not configured."""
+    with Container(image.installed(request.param)) as container:
+        container.boot()
+        yield container
+
+
+@pytest.fixture(params=SUITES)
 def adopted(request: pytest.FixtureRequest) -> Iterator[Container]:
     """A container with immud installed, adopted and enabled, off."""
     with Container(image.installed(request.param)) as container:
@@ -146,42 +154,32 @@ def test_removed_while_enabled_it_is_gone_at_the_next_boot_and_links_stay(
     assert adopted.run("systemctl", "is-enabled", "immud", check=False).stdout == "disabled\n"
 
 
-def test_a_purge_leaves_what_only_the_person_can_replace(stock: Container) -> None:
-    stock.boot()
-    stock.run("dpkg", "-i", DEB)
-    stock.run("sh", "-c", "cd /etc/immud; echo k >home.key; echo >immud.toml; mkdir immud.toml.d")
-    said = stock.run("dpkg", "--purge", "immud").stdout
-    assert "these are yours and stay: ./home.key" in said
-    assert stock.run("ls", "-A", "/etc/immud").stdout == "home.key\n"
+def test_a_removal_that_would_strand_data_is_refused(running: Container) -> None:
+    def refused() -> str:
+        told = running.run("dpkg", "--remove", "immud", check=False)
+        assert told.status != 0
+        assert status(running) == "installed"
+        assert sound(running)
+        return told.stderr
 
+    running.run("mkdir", "-p", "/dev/mapper")
+    running.run("touch", "/dev/mapper/immud-home")
+    text = refused()
+    assert "a tomb is open: /dev/mapper/immud-home" in text
+    assert "'immud close'" in text
+    running.run("rm", "/dev/mapper/immud-home")
 
-def test_an_open_tomb_stops_the_removal(stock: Container) -> None:
-    stock.boot()
-    stock.run("dpkg", "-i", DEB)
-    stock.run("mkdir", "-p", "/dev/mapper")
-    stock.run("touch", "/dev/mapper/immud-home")
-    refused = stock.run("dpkg", "--remove", "immud", check=False)
-    assert "a tomb is open: /dev/mapper/immud-home" in refused.stderr
-    assert "immud close" in refused.stderr
-    assert status(stock) == "installed"
-    assert sound(stock)
-    stock.run("rm", "/dev/mapper/immud-home")
-    stock.run("dpkg", "--remove", "immud")
+    running.run("mkdir", "/elsewhere")
+    running.run("cp", "-a", "/etc", "/elsewhere/etc")
+    running.run("touch", "/elsewhere/etc/.immud")
+    running.run("tee", "/etc/immud/immud.toml", input='[etc]\nsource = "/elsewhere/etc"\n')
+    running.run("immud", "enable")
+    assert "would not find /etc (/elsewhere/etc)" in refused()
+    assert running.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
 
-
-def test_a_source_elsewhere_stops_the_removal(stock: Container) -> None:
-    stock.boot()
-    stock.run("dpkg", "-i", DEB)
-    stock.run("mkdir", "/elsewhere")
-    stock.run("cp", "-a", "/etc", "/elsewhere/etc")
-    stock.run("touch", "/elsewhere/etc/.immud")
-    stock.run("tee", "/etc/immud/immud.toml", input='[etc]\nsource = "/elsewhere/etc"\n')
-    stock.run("immud", "enable")
-    refused = stock.run("dpkg", "--remove", "immud", check=False)
-    assert "would not find /etc (/elsewhere/etc)" in refused.stderr
-    assert status(stock) == "installed"
-    assert stock.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
-    assert sound(stock)
+    running.run("rm", "/etc/immud/immud.toml")
+    running.run("immud", "enable")
+    running.run("dpkg", "--remove", "immud")
 
 
 def test_dpkg_does_not_take_the_links_away(adopted: Container) -> None:
@@ -235,12 +233,15 @@ def test_an_upgrade_restarts_the_running_daemon_and_disturbs_nothing(
     assert adopted.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
 
 
-def test_upgrading_what_is_not_enabled_starts_nothing(
-    stock: Container, next_version: bytes
+def test_upgraded_while_not_enabled_and_purged_with_a_key_at_hand(
+    running: Container, next_version: bytes
 ) -> None:
-    stock.boot()
-    stock.run("dpkg", "-i", DEB)
-    stock.run("tee", "/var/tmp/next.deb", input=next_version)
-    stock.run("dpkg", "-i", "/var/tmp/next.deb")
-    assert stock.run("systemctl", "is-active", "immud", check=False).stdout == "inactive\n"
-    stock.run("dpkg", "--purge", "immud")
+    running.run("tee", "/var/tmp/next.deb", input=next_version)
+    running.run("dpkg", "-i", "/var/tmp/next.deb")
+    assert running.run("systemctl", "is-active", "immud", check=False).stdout == "inactive\n"
+
+    # What only the person can replace stays, and dpkg says so.
+    running.run("sh", "-c", "cd /etc/immud; echo k >home.key; echo >immud.toml; mkdir immud.toml.d")
+    said = running.run("dpkg", "--purge", "immud").stdout
+    assert "these are yours and stay: ./home.key" in said
+    assert running.run("ls", "-A", "/etc/immud").stdout == "home.key\n"
