@@ -49,8 +49,15 @@ root=$2; shift 2
 mount -t tmpfs -o mode=755 tmpfs /run
 # The line of / is for a machine with that disk; a container has / already.
 sed -i 's,^UUID=[^ ]* / ,#container# &,' "$root/etc/fstab"
+# Two containers in one control group would take each other's services for their own, and stop
+# them: each gets a group of its own, below the one that tests/run is in.
+above=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir "$above/immud-$$"
+echo $$ >"$above/immud-$$/cgroup.procs"
 status=0
 systemd-nspawn -D "$root" "$@" || status=$?
+echo $$ >"$above/cgroup.procs"
+find "$above/immud-$$" -depth -type d -exec rmdir {} + || :
 sed -i 's,^#container# ,,' "$root/etc/fstab"
 # Loop devices on files of this disk would keep it mounted for ever.
 disk=$(findmnt -n -o MAJ:MIN "$root" | tr -d ' ')
