@@ -24,7 +24,8 @@ async def test_memory_and_wakeups(bus: PrivateBus) -> None:
         await asyncio.sleep(1)
         # What others do where the socket is does not concern a daemon that is connected.
         Path(bus.directory, f"file{number_of_file}").touch()
-    assert number(proc / "status", "voluntary_ctxt_switches") == before
+    # One may be the kernel's doing; anything that comes round would be four.
+    assert number(proc / "status", "voluntary_ctxt_switches") <= before + 1
 
 
 def number(path: Path, field: str) -> int:

@@ -77,7 +77,7 @@ async def test_a_flood_does_not_keep_the_loop(bus: PrivateBus, link: Link) -> No
     assert flood.returncode is None
     flood.kill()
     await flood.wait()
-    assert late < 0.25, f"a timer was {late:.2f} s late"
+    assert late < 1.0, f"a timer was {late:.2f} s late"
 
 
 async def test_signatures_strangers_invent_are_forgotten(bus: PrivateBus, link: Link) -> None:
