@@ -199,8 +199,8 @@ class Container:
             until = time.monotonic() + timeout
             while True:
                 left = until - time.monotonic()
-                ready = select.select([notify, ended], [], [], max(left, 0))[0]
-                if notify in ready:
+                ready = select.select([notify.fileno(), ended], [], [], max(left, 0))[0]
+                if notify.fileno() in ready:
                     lines = notify.recv(4096).splitlines()
                     for line in lines:
                         if line.startswith(b"X_NSPAWN_LEADER_PID="):

@@ -70,8 +70,8 @@ def luks(
         aside = Path(place)
         container = aside / "container"
         key = os.urandom(64)
-        with container.open("wb") as file:
-            os.truncate(file.fileno(), size)
+        container.touch()
+        os.truncate(container, size)
         # LUKS1 has no label, and its sectors have one size.
         options = ["--label", label, "--sector-size", str(SECTOR)] if version == 2 else []
         options += ["--type", f"luks{version}", "--uuid", uuid]
@@ -121,8 +121,8 @@ def _file_system(
     for above, directories, files in os.walk(tree):
         for name in (*directories, *files):
             os.chown(Path(above) / name, owner, owner)
-    with plain.open("wb") as file:
-        os.truncate(file.fileno(), size)
+    plain.touch()
+    os.truncate(plain, size)
     run("mkfs.ext4", "-q", "-F", "-L", "home", "-d", str(tree), str(plain))
 
 
@@ -148,8 +148,8 @@ def _encrypt(plain: Path, container: Path, offset: int, key: bytes) -> None:
 def _partitioned(path: Path, container: Path) -> str:
     """Put `container` into the one partition of a GPT on a new image; returns its PARTUUID."""
     size = container.stat().st_size
-    with path.open("wb") as file:
-        os.truncate(file.fileno(), _FIRST + size + _FIRST)
+    path.touch()
+    os.truncate(path, _FIRST + size + _FIRST)
     partuuid = str(uuids.uuid4())
     sectors = f"start={_FIRST // SECTOR}, size={size // SECTOR}, uuid={partuuid}\n"
     run("sfdisk", "--quiet", str(path), input=f"label: gpt\n{sectors}")
