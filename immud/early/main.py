@@ -82,6 +82,7 @@ def switched_off() -> bool:
 def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
     """Perform what is missing of the plan, steps of the kinds in `leave_out` excepted."""
     wanted, origin, problems = load()
+    facts.keep_plan(wanted)  # before PID 1 may be told to run the generator again
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
     todo = tuple(step for step in found.steps if step.op not in leave_out)
@@ -95,7 +96,6 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
     if then:
         failed += then(failed)
     problems += [*refused, *failed, *found.problems]
-    facts.keep_plan(wanted)
     problems += _follow_links(wanted, found.links)
     return facts.Facts(
         layout="partial" if any(p[0] == "error" for p in problems) else "done",

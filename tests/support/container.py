@@ -268,6 +268,11 @@ class Container:
         self.kill()
         discard(self.disk)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether it is off, and its disk free to be looked into."""
+        return self._process is None
+
     # Inside
 
     @property

@@ -18,7 +18,17 @@ UDEV_FIRST = (
     "Before=systemd-udevd.service systemd-tmpfiles-setup-dev.service",
     "Before=systemd-firstboot.service systemd-sysusers.service systemd-hwdb-update.service",
 )
-OWN_VAR = {"var.mount": ("DefaultDependencies=no",)}
+OWN_VAR = {
+    "var.mount": (
+        "Description=/var, as immud.service mounts it",
+        "DefaultDependencies=no",
+        "After=immud.service",
+        "[Mount]",
+        "What=/var",
+        "Where=/var",
+        "Options=bind",
+    )
+}
 EARLY = {"immud.service": UDEV_FIRST, **OWN_VAR}
 FSTAB_VAR = "UUID=11-22 /var ext4 defaults 0 2\n"
 
@@ -50,7 +60,7 @@ class Machine:
         self.write("etc/fstab", text)
 
     def generate(self, shell: str = "sh") -> Mapping[str, tuple[str, ...]]:
-        """Run it; unit names, and the lines of [Unit] it adds to each."""
+        """Run it; unit names, and what it says of each from [Unit] on."""
         place = str(self.normal)
         done = subprocess.run(
             [shell, GENERATOR, place, place, place, str(self.root)],
@@ -60,10 +70,11 @@ class Machine:
         )
         assert done.stdout + done.stderr == ""
         found = {}
-        for file in self.normal.glob("*.d/50-immud.conf"):
+        for file in (*self.normal.glob("*.d/50-immud.conf"), *self.normal.glob("*.mount")):
             comment, section, *lines = file.read_text().splitlines()
             assert (comment[0], section) == ("#", "[Unit]")
-            found[file.parent.name.removesuffix(".d")] = tuple(lines)
+            unit = file.name if file.suffix == ".mount" else file.parent.name.removesuffix(".d")
+            found[unit] = tuple(lines)
         return found
 
 
@@ -93,7 +104,7 @@ def test_switched_off_on_the_kernel_command_line(machine: Machine, shell: str) -
     assert machine.generate(shell) == EARLY
     machine.write("proc/cmdline", "quiet immud=off")
     (machine.normal / "immud.service.d/50-immud.conf").unlink()
-    (machine.normal / "var.mount.d/50-immud.conf").unlink()
+    (machine.normal / "var.mount").unlink()
     assert machine.generate(shell) == {}
 
 
