@@ -8,7 +8,7 @@ when the event's turn has come.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from immud import log
@@ -62,7 +62,7 @@ class Asked:
 
     event: OpenAsked | CloseAsked
     outcome: "asyncio.Future[Life]"
-    passphrase: bytes | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
     force: bool = False
 
 
@@ -105,7 +105,7 @@ class Owner:
         self._reason: ImmudError | None = None
         self._passphrase: bytes | None = None
         self._force = False
-        self._farewell: Awaitable[None] | None = None
+        self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -199,8 +199,9 @@ class Owner:
             self._inbox.put_nowait(Cancelled())
             await asyncio.shield(outcome)
             raise
-        wanted = life.state is TombState.OPEN if operation == "open" else life.state in IDLE
-        if not wanted or (life.error and operation != "purge"):
+        # A drive that is back already may have been opened when the purge is heard of.
+        wanted = {"open": life.state is TombState.OPEN, "purge": True}
+        if life.error or not wanted.get(operation, life.state in IDLE):
             raise self._reason or ImmudError(
                 life.error or f"Tomb {self.config.name} is {life.state} now."
             )
@@ -241,16 +242,23 @@ class Owner:
         await self._take(self._found())
         while True:
             item = await self._inbox.get()
-            if isinstance(item, Asked):
-                await self._take_asked(item)
-            elif isinstance(item, Ended):
-                if item.work is self._work:
-                    self._work = None
-                    await self._take(item.event)
-            elif isinstance(item, Look):
-                await self._look()
-            else:
-                await self._take(item)
+            try:
+                await self._handle(item)
+            except Exception as error:
+                # A defect, but a drive that is pulled next still has to be dealt with.
+                self._log.defect(f"Tomb {self.config.name} could not deal with {item!r}.", error)
+
+    async def _handle(self, item: Look | Asked | Ended | Event) -> None:
+        if isinstance(item, Asked):
+            await self._take_asked(item)
+        elif isinstance(item, Ended):
+            if item.work is self._work:
+                self._work = None
+                await self._take(item.event)
+        elif isinstance(item, Look):
+            await self._look()
+        else:
+            await self._take(item)
 
     async def _take_asked(self, asked: Asked) -> None:
         try:
@@ -339,7 +347,9 @@ class Owner:
         elif action is Action.OPENED:
             await self._tell(self._on_open)
         elif action is Action.CLOSED:
-            self._farewell = self._on_closed(self.config.name)
+            answer = self._on_closed(self.config.name)
+            # It runs either way; only who closes politely waits for it.
+            self._farewell = None if answer is None else asyncio.ensure_future(answer)
         else:
             self._begin(action)
 

@@ -70,7 +70,8 @@ async def attach(mapping: str, device: str, key: str, passphrase: bytes | None) 
             timeout=timeout,
         )
     except CommandFailed as error:
-        if "passphrase" in error.stderr or "Key data incorrect" in error.stderr:
+        said = error.stderr
+        if any(text in said for text in ("incorrect?", "Too many attempts", "passphrase")):
             which = "passphrase" if passphrase is not None or key == "ask" else f"key file {key}"
             raise WrongVolume(f"The {which} does not open the volume on {device}.") from error
         raise

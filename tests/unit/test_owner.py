@@ -1,0 +1,214 @@
+"""The owner's task with a volume that records: order, preemption, what jobs end with."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from immud.errors import Busy, Cancelled, ImmudError, WrongState
+from immud.jobs import Jobs
+from immud.model import JobResult, TombConfig, TombState
+from immud.tomb import drive
+from immud.tomb.dm import Mapping
+from immud.tomb.holders import Holders
+from immud.tomb.owner import Owner
+from immud.tomb.volume import State
+from immud.watch.devices import Device
+
+STICK = Device("/devices/a", "/dev/sda", "8:0", "1", fs_type="crypto_LUKS", label="mine")
+MAPPING = Mapping("immud-home", "254:0", "CRYPT-LUKS2-x-immud-home")
+
+
+class Bench:
+    """A volume whose works are told to succeed, fail or hang; it keeps what was called."""
+
+    def __init__(self) -> None:
+        self.called: list[str] = []
+        self.hang: set[str] = set()
+        self.fail: dict[str, Exception] = {}
+        self.passphrases: list[bytes | None] = []
+        self.target, self.hidden = "/var/home", False
+        self.mounted = self.mapped = False
+
+    def state(self) -> State:
+        return State((MAPPING,) if self.mapped else (), MAPPING if self.mounted else None)
+
+    def base(self, mapping: Mapping) -> str:
+        return STICK.number
+
+    def device(self, mapping: Mapping) -> Device:
+        return STICK
+
+    async def _work(self, name: str) -> None:
+        self.called.append(name)
+        if name in self.hang:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.called.append(f"{name} stopped")
+                raise
+        if name in self.fail:
+            raise self.fail[name]
+
+    async def unlock(self, device: Device, passphrase: bytes | None) -> None:
+        self.passphrases.append(passphrase)
+        await self._work("unlock")
+        self.mapped = True
+
+    async def check(self, device: Device) -> None:
+        await self._work("check")
+
+    async def mount(self, device: Device) -> None:
+        await self._work("mount")
+        self.mounted = True
+
+    async def unmount(self, *, force: bool = False) -> None:
+        await self._work("unmount by force" if force else "unmount")
+        self.mounted = False
+
+    async def unmap(self) -> None:
+        await self._work("unmap")
+        self.mapped = False
+
+    async def retreat(self) -> None:
+        await self._work("retreat")
+        self.mapped = self.mounted = False
+
+    async def purge(self) -> Holders:
+        await self._work("purge")
+        self.mapped = self.mounted = False
+        return Holders(())
+
+    async def eject(self, device: Device) -> None:
+        await self._work("eject")
+
+
+class Stand:
+    """An owner on a bench, and the drive it may or may not have."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bench, self.told = Bench(), list[str]()
+        self.there: dict[str, Device] = {}
+        monkeypatch.setattr(drive, "alive", lambda *_: STICK.key in self.there)
+        self.jobs = Jobs(lambda: None)
+        self.owner = Owner(
+            TombConfig("home", label="mine"),
+            self.bench,  # type: ignore[arg-type] # it has what the owner asks of a Volume
+            jobs=self.jobs,
+            changed=lambda: None,
+            on_open=lambda name: self.told.append("open"),
+            on_closed=lambda name: self.told.append("closed"),
+        )
+
+    def plug(self) -> None:
+        self.there[STICK.key] = STICK
+        self.owner.look(self.there)
+
+    def pull(self) -> None:
+        self.there.clear()
+        self.owner.look(self.there)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0)
+
+    async def reach(self, state: TombState) -> None:
+        await self.until(lambda: self.owner.view.state is state)
+
+
+@pytest.fixture
+async def stand(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
+    stand = Stand(monkeypatch)
+    stand.owner.start({})
+    yield stand
+    await stand.owner.stop()
+
+
+async def test_plugged_in_it_opens_with_a_job(stand: Stand) -> None:
+    stand.plug()
+    await stand.until(lambda: bool(stand.jobs.running))
+    (job,) = stand.jobs.running.values()
+    assert (job.view.operation, job.view.started_by_uid) == ("open", 0)
+    assert (await job.wait()).result is JobResult.DONE
+    assert stand.bench.called == ["unlock", "check", "mount"]
+    assert stand.told == ["open"]
+    assert stand.owner.view.mapper == "/dev/mapper/immud-home"
+
+
+@pytest.mark.parametrize("at", ["unlock", "check", "mount"])
+async def test_pulling_preempts_what_runs(stand: Stand, at: str) -> None:
+    stand.bench.hang = {at}
+    stand.plug()
+    await stand.until(lambda: at in stand.bench.called)
+    stand.pull()
+    await stand.reach(TombState.ABSENT)
+    assert stand.bench.called[-2:] == [f"{at} stopped", "purge"]
+    assert stand.told == []
+
+
+async def test_who_is_in_the_way_is_the_job_s_error(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.fail = {"unmount": Busy("bash is in the way")}
+    view = await stand.owner.close(1000, {}).wait()
+    assert (view.error, view.error_name) == ("bash is in the way", Busy().bus_name)
+    assert stand.owner.view.state is TombState.OPEN
+    assert stand.told == ["open", "closed", "open"]
+    assert (await stand.owner.close(0, {"force": True}).wait()).result is JobResult.DONE
+    assert stand.bench.called[-2:] == ["unmount by force", "unmap"]
+
+
+async def test_a_passphrase_answers_the_pending_question(stand: Stand) -> None:
+    stand.bench.hang = {"unlock"}
+    stand.plug()
+    await stand.until(lambda: "unlock" in stand.bench.called)
+    with pytest.raises(WrongState):
+        stand.owner.open(0, {}, None)
+    stand.bench.hang = set()
+    assert (await stand.owner.open(0, {}, b"secret").wait()).result is JobResult.DONE
+    assert stand.bench.passphrases == [None, b"secret"]
+    assert stand.bench.called[:3] == ["unlock", "unlock stopped", "unlock"]
+
+
+async def test_cancelling_the_job_takes_the_opening_back(stand: Stand) -> None:
+    stand.bench.hang = {"check"}
+    stand.plug()
+    await stand.until(lambda: "check" in stand.bench.called)
+    (job,) = stand.jobs.running.values()
+    job.cancel()
+    view = await job.wait()
+    assert (view.result, view.error_name) == (JobResult.CANCELLED, Cancelled().bus_name)
+    assert stand.bench.called[-2:] == ["check stopped", "retreat"]
+    assert stand.owner.view.state is TombState.PRESENT
+
+
+async def test_a_failure_is_told_and_kept(stand: Stand) -> None:
+    stand.bench.fail = {"unlock": ImmudError("wrong key")}
+    stand.plug()
+    await stand.reach(TombState.FAILED)
+    assert stand.owner.view.last_error == "wrong key"
+    assert [p.code for p in stand.owner.problems()] == ["tomb-failed"]
+    stand.pull()
+    await stand.reach(TombState.ABSENT)
+    assert stand.owner.problems() == ()
+
+
+async def test_what_is_open_already_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = Stand(monkeypatch)
+    stand.bench.mapped = stand.bench.mounted = True
+    stand.there[STICK.key] = STICK
+    stand.owner.start(stand.there)
+    await stand.reach(TombState.OPEN)
+    assert (stand.bench.called, stand.told) == ([], ["open"])
+    await stand.owner.stop()
+    assert stand.bench.mounted
+
+
+async def test_unmounted_by_hand_the_mapping_goes_too(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.mounted = False
+    stand.owner.look(stand.there)
+    await stand.reach(TombState.PRESENT)
+    assert stand.bench.called[-1] == "unmap"

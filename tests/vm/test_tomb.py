@@ -1,0 +1,202 @@
+"""A tomb in a real machine: plugged in, pulled out, held, twinned, the daemon gone meanwhile."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
+from tests.support.fixtures import HOME_UUID
+from tests.support.vm import VM
+
+HOME = "/org/immud1/tomb/home"
+
+# Nothing of the tomb anywhere: no mount in any namespace, no mapping, no loop device.
+NO_RESIDUE = """
+! grep -l immud-home /proc/[0-9]*/mountinfo 2>/dev/null
+! ls /dev/mapper | grep immud
+! ls -d /sys/block/dm-*
+! losetup --list --noheadings | grep .
+"""
+
+
+def state(machine: VM) -> str:
+    argv = ("busctl", "get-property", "--json=short", "org.immud1", HOME, "org.immud1.Tomb")
+    answer = json.loads(machine.run(*argv, "State").stdout)
+    assert isinstance(answer["data"], str)
+    return answer["data"]
+
+
+def wait_for(machine: VM, wanted: str, timeout: float = 60) -> None:
+    get = "busctl get-property org.immud1 /org/immud1/tomb/home org.immud1.Tomb State"
+    machine.wait_until(f"{get} | grep -q '\"{wanted}\"'", timeout)
+
+
+def configure(machine: VM, table: str) -> None:
+    """Another [tomb.home], for the running daemon."""
+    machine.run("sh", "-c", "cat >/etc/immud/immud.toml", input=f"[tomb.home]\n{table}")
+    machine.run("busctl", "call", "org.immud1", "/org/immud1", "org.immud1.Manager", "Reload", *END)
+
+
+END = ("a{sv}", "0")
+KEY = 'key = "/etc/immud/keys/home"\n'
+
+
+def assert_no_residue(machine: VM) -> None:
+    machine.run("sh", "-ec", NO_RESIDUE)
+
+
+def hold(machine: VM) -> None:
+    """A writer, a working directory, a private copy of the mount, and a loop device with one."""
+    machine.shell(
+        """
+        run() { systemd-run --quiet --collect --unit "$@"; }
+        run writer sh -c 'cd /var/home; while echo x >>written; do sleep 0.05; done'
+        run sitter --property=WorkingDirectory=/var/home/alice sleep 1000
+        run private --property=PrivateMounts=yes --property=MountFlags=private sleep 1000
+        truncate -s 4M /var/home/inner
+        mkfs.ext4 -q -F /var/home/inner
+        mkdir -p /run/inner
+        mount -o loop /var/home/inner /run/inner
+        run inner --property=WorkingDirectory=/run/inner sleep 1000
+        """
+    )
+
+
+def test_plugged_in_it_is_there_and_pulled_out_it_is_gone(vm: VM, home_drive: Drive) -> None:
+    for _ in range(3):
+        vm.plug(home_drive)
+        wait_for(vm, "open")
+        assert vm.run("cat", f"/home/{LETTER}", user="alice").stdout == CONTENT[LETTER]
+        options = vm.run("findmnt", "-no", "OPTIONS", "/var/home").stdout
+        assert "nosuid" in options
+        assert "nodev" in options
+        vm.wait_until("systemctl is-active immud-tomb.target")
+        hold(vm)
+        vm.yank(home_drive)
+        wait_for(vm, "absent")
+        assert_no_residue(vm)
+        vm.wait_until("! systemctl is-active immud-tomb.target")
+        assert not vm.succeeds("systemctl", "is-active", "writer", "sitter", "inner")
+        assert vm.succeeds("systemctl", "is-active", "private"), "it held nothing but a mount"
+        vm.run("systemctl", "stop", "private")
+    said = "\n".join(vm.messages())
+    assert "sitter.service): it held the pulled tomb home" in said
+
+
+def test_present_at_boot(cold_vm: VM, home_drive: Drive) -> None:
+    cold_vm.boot(drives=[home_drive])
+    wait_for(cold_vm, "open")
+    assert cold_vm.run("cat", f"/home/{LETTER}").stdout == CONTENT[LETTER]
+
+
+def test_a_holder_is_named_and_nothing_is_closed_under_it(vm: VM, home_drive: Drive) -> None:
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    vm.run(*("systemd-run", "--quiet", "--unit=sitter"), "--property=WorkingDirectory=/var/home",
+           "sleep", "1000")  # fmt: skip
+    refused = vm.run("immud", "close", "home", check=False)
+    assert refused.status == 1
+    assert "sleep" in refused.stderr
+    assert "sitter.service" in refused.stderr
+    assert state(vm) == "open"
+    vm.run("systemctl", "stop", "sitter")
+    vm.run("immud", "close", "home")
+    assert state(vm) == "present"
+    assert_no_residue(vm)
+    vm.run("immud", "open", "home")
+    assert state(vm) == "open"
+    vm.run("immud", "eject", "home")
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+    assert not vm.succeeds("test", "-e", f"/dev/disk/by-uuid/{HOME_UUID}")
+
+
+def test_the_agents_are_asked(vm: VM, home_drive: Drive) -> None:
+    configure(vm, f'uuid = "{HOME_UUID}"\nkey = "ask"\n')
+    vm.plug(home_drive)
+    vm.wait_until("ls /run/systemd/ask-password/ask.*")
+    assert state(vm) == "unlocking"
+    # The protocol of systemd's password agents: a datagram, `+` and the passphrase.
+    answer = """
+import glob, socket, sys
+question = open(glob.glob("/run/systemd/ask-password/ask.*")[0]).read()
+where = next(l for l in question.splitlines() if l.startswith("Socket="))[7:]
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"+" + sys.stdin.buffer.read(), where)
+"""
+    vm.run("python3", "-c", answer, input=PASSPHRASE)
+    wait_for(vm, "open")
+    vm.yank(home_drive)
+    wait_for(vm, "absent")
+
+
+def test_a_question_ends_with_the_drive(vm: VM, home_drive: Drive) -> None:
+    configure(vm, f'uuid = "{HOME_UUID}"\nkey = "ask"\n')
+    vm.plug(home_drive)
+    vm.wait_until("ls /run/systemd/ask-password/ask.*")
+    vm.yank(home_drive)
+    wait_for(vm, "absent")
+    vm.wait_until("! ls /run/systemd/ask-password/ask.*")
+    assert_no_residue(vm)
+
+
+def test_a_restarted_daemon_keeps_it_open(vm: VM, home_drive: Drive) -> None:
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    before = vm.run("findmnt", "-no", "ID", "/var/home").stdout
+    vm.run("systemctl", "restart", "immud")
+    wait_for(vm, "open")
+    assert vm.run("findmnt", "-no", "ID", "/var/home").stdout == before
+    vm.yank(home_drive)
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+
+
+def test_pulled_while_there_is_no_daemon(vm: VM, home_drive: Drive) -> None:
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    hold(vm)
+    vm.run("systemctl", "mask", "--runtime", "immud")
+    vm.run("systemctl", "kill", "--signal=SIGKILL", "immud")
+    vm.wait_until("! systemctl is-active immud")
+    vm.yank(home_drive)
+    vm.wait_until(f"! test -e /dev/disk/by-uuid/{HOME_UUID}")
+    vm.run("systemctl", "unmask", "--runtime", "immud")
+    vm.run("systemctl", "start", "immud")
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+
+
+@pytest.mark.parametrize("key", ["label", "partuuid", "serial"])
+def test_known_by_another_name(vm: VM, drives: Callable[..., Drive], key: str) -> None:
+    drive = drives(label="my tomb", partition=True)
+    configure(vm, f'{key} = "{getattr(drive, key)}"\n{KEY}')
+    vm.plug(drive)
+    wait_for(vm, "open")
+
+
+def test_of_two_that_answer_neither_is_opened(vm: VM, drives: Callable[..., Drive]) -> None:
+    configure(vm, f'label = "twin"\nauto_open = false\n{KEY}')
+    first, second = drives(label="twin"), drives(label="twin")
+    vm.plug(first)
+    wait_for(vm, "present")
+    vm.plug(second)
+    wait_for(vm, "ambiguous")
+    refused = vm.run("immud", "open", "home", check=False)
+    assert refused.status == 1
+    assert "More than one drive" in refused.stderr
+    assert_no_residue(vm)
+    vm.yank(second)
+    wait_for(vm, "present")
+
+
+@pytest.mark.long
+def test_fifty_yanks(vm: VM, home_drive: Drive) -> None:
+    for _ in range(50):
+        vm.plug(home_drive)
+        wait_for(vm, "open")
+        vm.yank(home_drive)
+        wait_for(vm, "absent")
+        assert_no_residue(vm)
