@@ -8,6 +8,7 @@ from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_now, compile_plan, remove_plan, write_plan
 from immud.early.plan import PATH, PlanError, decode
+from immud.enablement import follow
 from immud.errors import ImmudError, NotAuthorized
 from immud.model import Problem, Severity
 
@@ -53,7 +54,8 @@ def enable(arguments: Namespace) -> int:
     changed = write_plan(compile_plan(config), root)
     try:
         systemctl("enable", root)
-    except ImmudError:
+        follow(config.etc, enabled=True, root=root)
+    except (ImmudError, OSError):
         if not was_there:
             remove_plan(root)
         raise
@@ -103,6 +105,7 @@ def disable(arguments: Namespace) -> int:
     elsewhere = _elsewhere(root)
     # The unit first: interrupted here, a plan that nothing reads is left.
     systemctl("disable", root)
+    follow(dict(elsewhere).get("/etc", "/etc"), enabled=False, root=root)
     if remove_plan(root):
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")

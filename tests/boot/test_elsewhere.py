@@ -60,7 +60,12 @@ def test_units_enabled_in_another_etc_start_in_the_same_boot(container: Containe
     container.run("touch", "/etc/kept")
     container.reboot()
     assert container.succeeds("test", "-e", "/data/etc/kept")
-    assert not container.succeeds("test", "-e", "/etc/immud/.immud")
+    # disabled in the /etc that is shown, and in the one that PID 1 begins with
+    container.run("immud", "disable")
+    container.reboot()
+    assert container.succeeds("touch", "/usr/x")
+    assert not container.succeeds("test", "-e", "/etc/kept")
+    assert container.run("systemctl", "is-enabled", "immud", check=False).stdout == "disabled\n"
     assert failures(container, container.poweroff()) == set()
 
 
