@@ -144,6 +144,10 @@ def test_holders_are_found_however_they_hold(tmp_path: Path, how: str) -> None:
                 assert (found.pid, found.how, found.uid) == (pid, how, 0)
                 assert found.command.startswith("python")
                 assert found.pid != bystander
+                # Who searches is not found, whatever it holds; the drive is not worth the daemon.
+                os.chdir(target)
+                assert [h.pid for h in find(number).values] == [pid]
+                os.chdir("/")
             mounts.take_away([number])
 
     test()

@@ -1,66 +1,13 @@
 """A tomb in a real machine: plugged in, pulled out, held, twinned, the daemon gone meanwhile."""
 
-import json
 from collections.abc import Callable
 
 import pytest
 
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
 from tests.support.fixtures import HOME_UUID
+from tests.support.tomb import KEY, assert_no_residue, configure, hold, state, wait_for
 from tests.support.vm import VM
-
-HOME = "/org/immud1/tomb/home"
-
-# Nothing of the tomb anywhere: no mount in any namespace, no mapping, no loop device.
-NO_RESIDUE = """
-! grep -l immud-home /proc/[0-9]*/mountinfo 2>/dev/null
-! ls /dev/mapper | grep immud
-! ls -d /sys/block/dm-*
-! losetup --list --noheadings | grep .
-"""
-
-
-def state(machine: VM) -> str:
-    argv = ("busctl", "get-property", "--json=short", "org.immud1", HOME, "org.immud1.Tomb")
-    answer = json.loads(machine.run(*argv, "State").stdout)
-    assert isinstance(answer["data"], str)
-    return answer["data"]
-
-
-def wait_for(machine: VM, wanted: str, timeout: float = 60) -> None:
-    get = "busctl get-property org.immud1 /org/immud1/tomb/home org.immud1.Tomb State"
-    machine.wait_until(f"{get} | grep -q '\"{wanted}\"'", timeout)
-
-
-def configure(machine: VM, table: str) -> None:
-    """Another [tomb.home], for the running daemon."""
-    machine.run("sh", "-c", "cat >/etc/immud/immud.toml", input=f"[tomb.home]\n{table}")
-    machine.run("busctl", "call", "org.immud1", "/org/immud1", "org.immud1.Manager", "Reload", *END)
-
-
-END = ("a{sv}", "0")
-KEY = 'key = "/etc/immud/keys/home"\n'
-
-
-def assert_no_residue(machine: VM) -> None:
-    machine.run("sh", "-ec", NO_RESIDUE)
-
-
-def hold(machine: VM) -> None:
-    """A writer, a working directory, a private copy of the mount, and a loop device with one."""
-    machine.shell(
-        """
-        run() { systemd-run --quiet --collect --unit "$@"; }
-        run writer sh -c 'cd /var/home; while echo x >>written; do sleep 0.05; done'
-        run sitter --property=WorkingDirectory=/var/home/alice sleep 1000
-        run private --property=PrivateMounts=yes --property=MountFlags=private sleep 1000
-        truncate -s 4M /var/home/inner
-        mkfs.ext4 -q -F /var/home/inner
-        mkdir -p /run/inner
-        mount -o loop /var/home/inner /run/inner
-        run inner --property=WorkingDirectory=/run/inner sleep 1000
-        """
-    )
 
 
 def test_plugged_in_it_is_there_and_pulled_out_it_is_gone(vm: VM, home_drive: Drive) -> None:
@@ -190,13 +137,3 @@ def test_of_two_that_answer_neither_is_opened(vm: VM, drives: Callable[..., Driv
     assert_no_residue(vm)
     vm.yank(second)
     wait_for(vm, "present")
-
-
-@pytest.mark.long
-def test_fifty_yanks(vm: VM, home_drive: Drive) -> None:
-    for _ in range(50):
-        vm.plug(home_drive)
-        wait_for(vm, "open")
-        vm.yank(home_drive)
-        wait_for(vm, "absent")
-        assert_no_residue(vm)

@@ -1,0 +1,59 @@
+"""A tomb in a virtual machine, as tests see it: its state on the bus, its holders, its residue."""
+
+import json
+
+from tests.support.vm import VM
+
+HOME = "/org/immud1/tomb/home"
+
+# Prints what there is of a tomb: mounts in any namespace, mappings, loop devices.
+RESIDUE = """
+udevadm settle
+grep -l immud-home /proc/[0-9]*/mountinfo 2>/dev/null || true
+ls /dev/mapper | grep immud || true
+ls -d /sys/block/dm-* 2>/dev/null || true
+losetup --list --noheadings
+"""
+
+
+def state(machine: VM) -> str:
+    argv = ("busctl", "get-property", "--json=short", "org.immud1", HOME, "org.immud1.Tomb")
+    answer = json.loads(machine.run(*argv, "State").stdout)
+    assert isinstance(answer["data"], str)
+    return answer["data"]
+
+
+def wait_for(machine: VM, wanted: str, timeout: float = 60) -> None:
+    get = "busctl get-property org.immud1 /org/immud1/tomb/home org.immud1.Tomb State"
+    machine.wait_until(f"{get} | grep -q '\"{wanted}\"'", timeout)
+
+
+def configure(machine: VM, table: str) -> None:
+    """Another [tomb.home], for the running daemon."""
+    machine.run("sh", "-c", "cat >/etc/immud/immud.toml", input=f"[tomb.home]\n{table}")
+    machine.run("busctl", "call", "org.immud1", "/org/immud1", "org.immud1.Manager", "Reload", *END)
+
+
+END = ("a{sv}", "0")
+KEY = 'key = "/etc/immud/keys/home"\n'
+
+
+def assert_no_residue(machine: VM) -> None:
+    assert machine.shell(RESIDUE) == ""
+
+
+def hold(machine: VM) -> None:
+    """A writer, a working directory, a private copy of the mount, and a loop device with one."""
+    machine.shell(
+        """
+        run() { systemd-run --quiet --collect --unit "$@"; }
+        run writer sh -c 'cd /var/home; while echo x >>written; do sleep 0.05; done'
+        run sitter --property=WorkingDirectory=/var/home/alice sleep 1000
+        run private --property=PrivateMounts=yes --property=MountFlags=private sleep 1000
+        truncate -s 4M /var/home/inner
+        mkfs.ext4 -q -F /var/home/inner
+        mkdir -p /run/inner
+        mount -o loop /var/home/inner /run/inner
+        run inner --property=WorkingDirectory=/run/inner sleep 1000
+        """
+    )
