@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from immud.early import kernel
-from immud.seed import opened
 
 _UNIT = "/usr/lib/systemd/system/immud.service"
 _LINKS = ("systemd/system/local-fs.target.wants/immud.service",
@@ -25,6 +24,8 @@ def follow(etc_source: str, *, enabled: bool, root: str = "/") -> None:
     """
     if etc_source == "/etc":
         return
+    from immud.seed import opened  # noqa: PLC0415 - most systems have one /etc
+
     with opened(etc_source, root, readonly=False) as etc:
         _set(etc, enabled)
     if os.path.realpath(root) == "/":
