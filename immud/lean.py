@@ -1,12 +1,21 @@
 """Modules that others import and immud never uses: 8 MB of a daemon that may have 22.
 
-dbus-next imports gi for a GLib main loop; asyncio imports ssl for its TLS transports,
-and does without where there is none (`except ImportError: ssl = None`).
+Each of them may be missing as far as those who import them are concerned, which say
+`except ImportError` and do without:
+
+- dbus-next imports gi for a GLib main loop;
+- asyncio imports ssl for its TLS transports;
+- shutil, which pyudev and structlog bring, imports bz2 and lzma for archives;
+- structlog imports rich, better_exceptions and colorama, where they are installed, to print
+  in colours, and twisted and greenlet for programs that use those.
 """
 
 import sys
 
-UNUSED = ("gi", "ssl")
+UNUSED = (
+    *("gi", "ssl", "bz2", "lzma"),
+    *("rich", "better_exceptions", "colorama", "twisted", "greenlet"),
+)
 
 
 def block() -> None:
