@@ -7,13 +7,13 @@ InactiveExitTimestampMonotonic to ActiveEnterTimestampMonotonic of the unit.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tests.benchmarks.figures import Figure, in_turn
-from tests.support import image
+from tests.benchmarks.figures import Figure, column, in_turn
 from tests.support.container import Container
 from tests.support.disk import Disk
+from tests.support.machines import adopted
 from tests.support.process import HarnessError, run
 from tests.support.stages import announce
 
@@ -37,11 +37,12 @@ _PROGRAM = {"Type": ["notify"], "ExecStart": [_STATIC]}
 
 def measure(runs: int = RUNS) -> list[Figure]:
     """`boot.ready_vs_mount8` and `boot.ready_vs_c`."""
-    with Container(image.installed()) as machine:
-        _prepare(machine)
+    with Container(adopted()) as machine:
+        _prepare(machine.disk)
         _check(machine)
         sides = {name: _timer(machine, name) for name in _NAMES}
-        samples = in_turn(sides, runs, lambda line: announce(f"boot {line} ms"))
+        taken = in_turn(sides, runs, lambda line: announce(f"boot, ms {line}"))
+    samples = column(taken, "ready")
     what = "unit start to READY=1, in a container"
     facts = {"runs": runs, "measured": "boots of one adopted Debian 13 disk, in turn"}
     return [
@@ -50,17 +51,13 @@ def measure(runs: int = RUNS) -> list[Figure]:
     ]
 
 
-def _prepare(machine: Container) -> None:
-    """An adopted system with all three units enabled."""
-    machine.boot()
-    machine.run("immud", "adopt")
-    machine.run("immud", "enable")
-    machine.poweroff()
-    shipped = machine.disk.read("/usr/lib/systemd/system/immud.service")
-    machine.disk.write(f"{_UNITS}/bench-mount.service", variant(shipped, _MOUNT))
-    machine.disk.write(f"{_UNITS}/bench-static.service", variant(shipped, _PROGRAM))
-    _compile(machine.disk)
-    machine.disk.run("systemctl", "enable", "bench-mount.service", "bench-static.service")
+def _prepare(disk: Disk) -> None:
+    """Enable the other two units beside immud's."""
+    shipped = disk.read("/usr/lib/systemd/system/immud.service")
+    disk.write(f"{_UNITS}/bench-mount.service", variant(shipped, _MOUNT))
+    disk.write(f"{_UNITS}/bench-static.service", variant(shipped, _PROGRAM))
+    _compile(disk)
+    disk.run("systemctl", "enable", "bench-mount.service", "bench-static.service")
 
 
 def variant(shipped: str, settings: dict[str, list[str]]) -> str:
@@ -105,12 +102,12 @@ def _check(machine: Container) -> None:
         machine.poweroff()
 
 
-def _timer(machine: Container, name: str) -> Callable[[], float]:
-    def once() -> float:
+def _timer(machine: Container, name: str) -> Callable[[], Mapping[str, float]]:
+    def once() -> Mapping[str, float]:
         _boot(machine, name)
         taken = unit_ms(machine, _NAMES[name])
         machine.poweroff()
-        return taken
+        return {"ready": taken}
 
     return once
 

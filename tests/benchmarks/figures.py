@@ -9,24 +9,33 @@ Samples = Mapping[str, Sequence[float]]
 
 
 def in_turn(
-    sides: Mapping[str, Callable[[], float]],
+    sides: Mapping[str, Callable[[], Mapping[str, float]]],
     runs: int,
     told: Callable[[str], None] = lambda _: None,
-) -> dict[str, list[float]]:
+) -> dict[str, list[Mapping[str, float]]]:
     """Measure each of `sides` `runs` times, one after the other in every round.
 
     Each round begins with another side, so that none always follows the same one: whatever else
-    the machine is doing then falls on all of them alike. `told` is called with a line a round.
+    the machine is doing then falls on all of them alike. A side may measure several things at
+    once; `column` picks one of them. `told` is called with a line a round.
     """
     names = list(sides)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    taken: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
     for number in range(runs):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            samples[name].append(sides[name]())
-        last = ", ".join(f"{name} {samples[name][-1]:.4g}" for name in names)
-        told(f"{number + 1}/{runs}: {last}")
-    return samples
+            taken[name].append(sides[name]())
+        last = (
+            " ".join((name, *(f"{value:.4g}" for value in taken[name][-1].values())))
+            for name in names
+        )
+        told(f"{number + 1}/{runs}: {', '.join(last)}")
+    return taken
+
+
+def column(taken: Mapping[str, Sequence[Mapping[str, float]]], what: str) -> Samples:
+    """The samples of one of the things that were measured at once."""
+    return {name: [sample[what] for sample in samples] for name, samples in taken.items()}
 
 
 @dataclass(frozen=True)

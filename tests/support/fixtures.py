@@ -13,14 +13,12 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from tests.support import image, stages
-from tests.support.container import Container, prepared
-from tests.support.drive import PASSPHRASE, Drive, luks
+from tests.support import image, machines, stages
+from tests.support.container import Container
+from tests.support.drive import Drive, luks
 from tests.support.image import Image
+from tests.support.machines import HOME_UUID
 from tests.support.vm import VM, booted
-
-HOME_UUID = "6d6d7564-0000-4000-8000-686f6d650001"
-"""The LUKS UUID of the drive that `tomb_image` knows."""
 
 
 @pytest.fixture(scope="session")
@@ -40,13 +38,13 @@ def installed_image() -> Image:
 @pytest.fixture(scope="session")
 def adopted_image(installed_image: Image) -> Image:
     """`installed_image`, adopted and enabled in a booted system: immutable from its next boot."""
-    return prepared(installed_image, "adopted-trixie", "adopting the layout", _adopt)
+    return machines.adopted()
 
 
 @pytest.fixture(scope="session")
 def tomb_image(adopted_image: Image) -> Image:
     """`adopted_image` with the tomb of `home_drive` configured, by its LUKS UUID and a key file."""
-    return prepared(adopted_image, "tomb-trixie", "configuring a tomb", _configure_tomb)
+    return machines.with_tomb()
 
 
 @pytest.fixture
@@ -118,19 +116,6 @@ def bookworm_vm() -> Iterator[VM]:
     _only_root()
     with VM(image.installed("bookworm")) as machine:
         yield machine
-
-
-def _adopt(container: Container) -> None:
-    container.run("immud", "adopt")
-    container.run("immud", "enable")
-
-
-def _configure_tomb(container: Container) -> None:
-    container.run("mkdir", "-p", "/etc/immud/keys")
-    container.run("sh", "-c", "umask 077; cat >/etc/immud/keys/home", input=PASSPHRASE)
-    table = f'[tomb.home]\nuuid = "{HOME_UUID}"\nkey = "/etc/immud/keys/home"\n'
-    container.run("sh", "-c", "cat >/etc/immud/immud.toml", input=table)
-    container.run("immud", "enable")
 
 
 def _only_root() -> None:

@@ -1,12 +1,12 @@
 """The arithmetic of tests/bench: turns, medians, ratios, verdicts, what is printed and written."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
 from tests.benchmarks.boot import variant
-from tests.benchmarks.figures import Figure, document, in_turn, spread, table
+from tests.benchmarks.figures import Figure, column, document, in_turn, spread, table
 
 
 def figure(over: list[float], under: list[float] | None = None, bar: float | None = None) -> Figure:
@@ -17,16 +17,16 @@ def figure(over: list[float], under: list[float] | None = None, bar: float | Non
 def test_sides_take_turns_and_another_one_begins_each_round() -> None:
     order: list[str] = []
 
-    def side(name: str) -> Callable[[], float]:
-        def once() -> float:
+    def side(name: str) -> Callable[[], Mapping[str, float]]:
+        def once() -> Mapping[str, float]:
             order.append(name)
-            return float(len(order))
+            return {"at": len(order), "other": 0}
 
         return once
 
-    samples = in_turn({name: side(name) for name in "abc"}, 4)
+    taken = in_turn({name: side(name) for name in "abc"}, 4)
     assert "".join(order) == "abcbcacababc"
-    assert samples == {"a": [1, 6, 8, 10], "b": [2, 4, 9, 11], "c": [3, 5, 7, 12]}
+    assert column(taken, "at") == {"a": [1, 6, 8, 10], "b": [2, 4, 9, 11], "c": [3, 5, 7, 12]}
 
 
 def test_a_ratio_is_that_of_the_medians_and_one_slow_run_does_not_move_it() -> None:

@@ -1,0 +1,5 @@
+import sys
+
+from tests.benchmarks.command import main
+
+sys.exit(main())
