@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(table(figures))
     if options.json:
-        (options.origin / options.json).write_text(json.dumps(document(figures, facts), indent=2) + "\n")
+        text = json.dumps(document(figures, facts), indent=2)
+        (options.origin / options.json).write_text(text + "\n")
     return 0 if all(figure.met for figure in figures) else 1
 
 
