@@ -212,3 +212,18 @@ async def test_unmounted_by_hand_the_mapping_goes_too(stand: Stand) -> None:
     stand.owner.look(stand.there)
     await stand.reach(TombState.PRESENT)
     assert stand.bench.called[-1] == "unmap"
+
+
+async def test_late_news_of_a_stopped_work_are_not_heard(stand: Stand) -> None:
+    """A work may end in the very moment the drive is pulled: its end is queued behind that."""
+    stand.bench.hang = {"purge"}
+    stand.plug()
+    await stand.until(lambda: "check" in stand.bench.called)
+    # Before the owner runs again, both the pull and the end of the work are in its inbox.
+    stand.pull()
+    await stand.until(lambda: "purge" in stand.bench.called)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert stand.owner.view.state is TombState.LOST
+    assert "mount" not in stand.bench.called
+    stand.bench.hang = set()
