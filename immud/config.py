@@ -10,16 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from immud import rules
+from immud.early.inputs import DROPINS, files
 from immud.early.plan import Row
 from immud.errors import ConfigError
 from immud.layout import TABLES
 from immud.model import Config, TombConfig
 from immud.rules import Wrong, within
 from immud.toml import BARE, Key, parse
-
-VENDOR = "/usr/lib/immud/immud.toml"
-MAIN = "/etc/immud/immud.toml"
-DROPINS = "/etc/immud/immud.toml.d"
 
 Rule = Callable[[Any], Any]
 Place = tuple[str, int]
@@ -44,20 +41,6 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "auto_open": rules.boolean,
 }
 IDENTIFIERS = ("uuid", "label", "partuuid", "serial")
-
-
-def files(root: str = "/") -> Iterator[str]:
-    """The paths, seen from inside `root`, of the configuration files there are, in order."""
-    for path in (VENDOR, MAIN):
-        if os.path.lexists(os.path.join(root, path[1:])):
-            yield path
-    try:
-        names = sorted(os.listdir(os.path.join(root, DROPINS[1:])))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        if name.endswith(".toml") and not name.startswith("."):
-            yield f"{DROPINS}/{name}"
 
 
 def load(root: str = "/") -> Config:

@@ -23,10 +23,10 @@ from immud.child import in_child
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
 from immud.early import facts, notify, pid1
-from immud.early.main import LAUNCHER, PYTHON, now
 from immud.early.mountinfo import MountEntry
 from immud.early.observe import Observed, observe
 from immud.early.plan import PATH as PLAN_PATH
+from immud.early.process import command, now
 from immud.errors import ImmudError
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
@@ -144,7 +144,7 @@ class Daemon:
     async def _reconcile(self, _job: RunningJob) -> None:
         if self._facts.layout == "off":
             raise ImmudError("This boot has no layout: the kernel command line says immud=off.")
-        await run(PYTHON, "-I", "-S", "-E", LAUNCHER, "reconcile", timeout=60, allowed=(0, 1))
+        await run(*command("reconcile"), timeout=60, allowed=(0, 1))
         self._facts = facts.read() or self._facts
         self.refresh()
         errors = [p for p in self._look().problems if p.severity == Severity.ERROR]
@@ -304,7 +304,7 @@ def _configuration() -> tuple[Config, tuple[Problem, ...]]:
         Problem(
             Severity.ERROR,
             "config-invalid",
-            str(error),
+            f"{error}; until it is mended every boot has the layout of the last 'immud enable'",
             {"file": error.file, "line": str(error.line), "key": error.key},
         )
         for error in errors

@@ -15,7 +15,6 @@ from immud.model import LinkFact, ManagerState, MountFact, Problem, Severity
 
 # Of phase 1's problems these are about a moment, not about something that can be looked at.
 _LASTING = {
-    "config-invalid",
     "plan-missing",
     "source-missing",
     "usr-refused",

@@ -32,8 +32,6 @@ def settle(
     Returns the steps to perform, what was refused, and what is to be done with
     PID 1 once they are.
     """
-    from immud.early.main import LAUNCHER  # noqa: PLC0415 - it imports this module
-
     problems: list[Problem] = []
     settled: list[Step] = []
     moved: set[str] = set()
@@ -42,7 +40,7 @@ def settle(
         if step.op != "attach" or not here:
             settled.append(step)
             continue
-        why = _build(step, trees, LAUNCHER, wait)
+        why = _build(step, trees, wait)
         if not why:
             settled.append(step)
             moved.add(step.target)
@@ -60,15 +58,15 @@ def settle(
             os.makedirs(os.path.dirname(SOURCES_OK), exist_ok=True)
             os.close(os.open(SOURCES_OK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         if before and sources.systemd_of("/usr") != before:
-            return pid1.call("reexec", LAUNCHER, wait)
+            return pid1.call("reexec", wait)
         if "/etc" in moved:
-            return pid1.call("reload", LAUNCHER, wait)
+            return pid1.call("reload", wait)
         return []
 
     return tuple(settled), problems, then
 
 
-def _build(step: Step, trees: Trees, launcher: str, wait: int) -> str:
+def _build(step: Step, trees: Trees, wait: int) -> str:
     """Why `step`'s source cannot be used, or the empty string with its tree built."""
     try:
         trees.build(step)
@@ -78,7 +76,7 @@ def _build(step: Step, trees: Trees, launcher: str, wait: int) -> str:
         if step.target == "/usr":
             probe = kernel.open_tree("", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, fd)
             try:
-                return sources.probe_usr(probe, launcher, wait)
+                return sources.probe_usr(probe, wait)
             finally:
                 os.close(probe)
         os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))

@@ -9,18 +9,10 @@ Whatever happens here, READY=1 is sent and the machine goes on booting.
 
 import os
 import sys
-from time import clock_gettime_ns
 
-from immud.early import execute, facts, mountinfo, notify, plan, steps
+from immud.early import execute, facts, inputs, mountinfo, notify, plan, steps
 from immud.early.observe import observe
-
-LAUNCHER = "/usr/lib/immud/daemon"
-PYTHON = "/usr/bin/python3"
-CONFIG = ("/usr/lib/immud/immud.toml", "/etc/immud/immud.toml")
-DROPINS = "/etc/immud/immud.toml.d"
-
-_MONOTONIC = 1
-_BASE = ("/usr", "/etc", "/var")
+from immud.early.process import command, now
 
 
 def main() -> None:
@@ -64,12 +56,7 @@ def boot() -> None:
             announce((("error", "facts-unwritable", f"/run/immud: {error}", ()),))
         announce(made.problems)
     notify.ready(f"Layout {made.layout}; taking over")
-    os.execv(PYTHON, [PYTHON, "-I", "-S", "-E", LAUNCHER, "serve"])
-
-
-def now() -> int:
-    """CLOCK_MONOTONIC in microseconds, as systemd's own timestamps."""
-    return clock_gettime_ns(_MONOTONIC) // 1000
+    os.execv(command()[0], command("serve"))
 
 
 def switched_off() -> bool:
@@ -130,7 +117,7 @@ def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
     except (OSError, ValueError) as error:
         compiled = None
         broken = f"{plan.PATH}: {error}"
-    if compiled and compiled.configs == configs():
+    if compiled and compiled.configs == inputs.contents():
         return compiled, "compiled", []
     try:
         from immud.compile import compile_now  # noqa: PLC0415 - the configuration has changed
@@ -149,23 +136,6 @@ def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
         return fresh, "fresh", []
     text = f"{broken}; compiled from the configuration instead, run 'immud enable' to mend it"
     return fresh, "fresh", [("warning", "plan-missing", text, ())]
-
-
-def configs() -> tuple[tuple[str, bytes], ...]:
-    """Every configuration file there is, and its bytes, in the order they are read."""
-    try:
-        # Hidden ones are left out, as by immud.config: editors leave such locks behind.
-        names = sorted(n for n in os.listdir(DROPINS) if n.endswith(".toml") and n[0] != ".")
-    except OSError:
-        names = []
-    found = []
-    for path in (*CONFIG, *(f"{DROPINS}/{name}" for name in names)):
-        try:
-            with open(path, "rb") as file:
-                found.append((path, file.read()))
-        except OSError:
-            continue
-    return tuple(found)
 
 
 def is_legacy() -> bool:

@@ -8,16 +8,16 @@ import os
 import select
 import sys
 
+from immud.early.process import command
 from immud.early.steps import Problem
 
 _DEFAULT_TARGET = b"default.target"
 
 
-def call(what: str, launcher: str, seconds: int) -> list[Problem]:
+def call(what: str, seconds: int) -> list[Problem]:
     """Run `tell(what)` in a child for at most `seconds`; what went wrong, if anything."""
-    command = ["python3", "-I", "-S", "-E", launcher, "pid1", what]
     try:
-        pid = os.posix_spawn("/usr/bin/python3", command, os.environ)
+        pid = os.posix_spawn(command()[0], command("pid1", what), os.environ)
     except OSError as error:
         return [_problem(what, str(error))]
     pidfd = os.pidfd_open(pid)

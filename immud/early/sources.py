@@ -13,6 +13,7 @@ import select
 import struct
 
 from immud.early import kernel
+from immud.early.process import command
 
 # What an unprobed device or image may hold; the kernel tells quickly which it is.
 FILE_SYSTEMS = ("erofs", "squashfs", "ext4", "xfs", "btrfs")
@@ -168,7 +169,7 @@ def _is_block(path: str) -> bool:
     return os.stat(path).st_mode & 0o170000 == 0o060000
 
 
-def probe_usr(fd: int, launcher: str, seconds: int) -> str:
+def probe_usr(fd: int, seconds: int) -> str:
     """Why the detached /usr cannot run this machine, or the empty string.
 
     Its own Python is started from it in a private namespace and says whether
@@ -184,7 +185,7 @@ def probe_usr(fd: int, launcher: str, seconds: int) -> str:
             kernel.unshare()
             kernel.mount_setattr("/", propagation=kernel.MS_PRIVATE, recursive=True)
             kernel.move_mount(fd, "/usr")
-            os.execve("/usr/bin/python3", ["python3", "-I", "-S", "-E", launcher, "probe"], {})
+            os.execve(command()[0], command("probe"), {})
         except OSError as error:
             os.write(1, f"its python3 cannot be started: {error}".encode())
         os._exit(1)

@@ -202,8 +202,8 @@ async def test_watch_for_programs_outlives_the_daemon(
 
 TYPED = """
 import sys
-from immud import config
-config.MAIN = sys.argv.pop()
+from immud.early import inputs
+inputs.MAIN = sys.argv.pop()
 from immud.cli import main
 sys.exit(main())
 """

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from immud.config import dotted, examine, load
-from immud.early import main
+from immud.early import inputs
 from immud.early.plan import Row
 from immud.errors import ConfigError
 from immud.layout import SILVERBLUE
@@ -402,7 +402,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
-def test_phase_1_reads_the_very_same_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_phase_1_reads_the_very_same_files(tmp_path: Path) -> None:
     """Or every boot would take the plan for outdated, and compile it again."""
     for number, name in enumerate(
         (
@@ -413,9 +413,7 @@ def test_phase_1_reads_the_very_same_files(tmp_path: Path, monkeypatch: pytest.M
     ):
         write(tmp_path, f"boot.wait = {number}\n", name)
     (tmp_path / "etc/immud/immud.toml.d/.#lock.toml").symlink_to("user@host:1")
-    monkeypatch.setattr(main, "CONFIG", tuple(f"{tmp_path}{path}" for path in main.CONFIG))
-    monkeypatch.setattr(main, "DROPINS", f"{tmp_path}{main.DROPINS}")
-    found = tuple((path.removeprefix(str(tmp_path)), data) for path, data in main.configs())
+    found = inputs.contents(str(tmp_path))
     assert found == load(str(tmp_path)).files
     assert len(found) == 5
 
