@@ -32,21 +32,38 @@ def follow(legacy: bool = False) -> None:
     """Set / read-only in every other mount namespace that shows the same / writable.
 
     Where /etc or /var did not arrive (a private namespace), / is left alone, or
-    its service could not write to them any more.
+    its service could not write to them any more. One child goes through them all:
+    each fork costs as much as the three mounts together.
     """
     root = os.stat("/")
-    for path in others():
-        pid = os.fork()
-        if pid == 0:
-            # setns(2) needs a process with one thread: this one has no other.
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                kernel.setns(fd)
-                _follow_here(root, legacy)
-            except OSError:
-                os._exit(1)
-            os._exit(0)
-        os.waitpid(pid, 0)
+    found = others()
+    if not found:
+        return
+    pid = os.fork()
+    if pid == 0:
+        # setns(2) needs a process with one thread: this one has no other.
+        try:
+            _follow_all(found, root, legacy)
+        finally:
+            os._exit(0)  # whatever happens, the child never goes on as the daemon
+    os.waitpid(pid, 0)
+
+
+def _follow_all(found: list[str], root: os.stat_result, legacy: bool) -> None:
+    """Enter one namespace after the other, in a child that does not come back."""
+    # All are opened first: the /proc of another namespace may be another one.
+    opened = []
+    for path in found:
+        try:
+            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            continue  # it has ended, which is fine
+    for fd in opened:
+        try:
+            kernel.setns(fd)
+            _follow_here(root, legacy)
+        except OSError:
+            continue  # it keeps what it has, and the others are still to come
 
 
 def _follow_here(root: os.stat_result, legacy: bool) -> None:

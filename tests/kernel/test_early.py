@@ -220,18 +220,27 @@ def test_namespaces_that_were_there_follow(tmp_path: Path) -> None:
         kernel.mount_setattr("/", propagation=kernel.MS_SHARED, recursive=True)
         ready, tell = os.pipe()
         go, release = os.pipe()
-        pid = os.fork()
-        if pid == 0:
-            kernel.unshare()
-            kernel.mount_setattr("/", propagation=kernel.MS_SLAVE, recursive=True)
-            os.write(tell, b"1")
-            os.read(go, 1)
-            blocked = refuses("/x") and refuses("/usr/x") and not refuses("/etc/y")
-            os._exit(0 if blocked else 1)
-        os.read(ready, 1)
+
+        def service(*, proc: bool) -> int:
+            pid = os.fork()
+            if pid == 0:
+                kernel.unshare()
+                kernel.mount_setattr("/", propagation=kernel.MS_SLAVE, recursive=True)
+                if not proc:
+                    kernel.umount2("/proc", kernel.MNT_DETACH)
+                os.write(tell, b"1")
+                os.read(go, 1)
+                blocked = refuses("/x") and refuses("/usr/x") and not refuses("/etc/y")
+                os._exit(0 if blocked else 1)
+            os.read(ready, 1)
+            return pid
+
+        # One in the middle cannot be looked into, which must not keep the next from following.
+        pids = [service(proc=proc) for proc in (True, False, True)]
         assert main.lay_out().layout == "done"
-        os.write(release, b"1")
-        assert os.waitpid(pid, 0)[1] == 0
+        os.write(release, b"111")
+        ended = [os.waitpid(pid, 0)[1] == 0 for pid in pids]
+        assert ended == [True, False, True]
 
     booted(tmp_path, check)
 
