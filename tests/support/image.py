@@ -5,6 +5,7 @@ same with the .deb of this checkout in it. One disk serves containers and virtua
 Everything is keyed by what it is made of, so a stale image is never used.
 """
 
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +141,7 @@ def base(suite: str = "trixie", extra: tuple[str, ...] = ()) -> Image:
     return image_at(cache.entry(f"base-{suite}", key, f"building a Debian disk ({suite})", build))
 
 
+@functools.cache
 def package() -> Path:
     """The .deb of this checkout, as packaging/build leaves it; built when anything changed."""
     with stage("building the package"):
