@@ -34,7 +34,9 @@ def test_what_is_written_survives_a_reboot_and_so_does_the_journal(
     stock_container: Container,
 ) -> None:
     stock_container.boot()
-    stock_container.run("sh", "-c", "echo kept >/var/tmp/kept; logger -t me first boot; journalctl --sync")
+    stock_container.run(
+        "sh", "-c", "echo kept >/var/tmp/kept; logger -t me first boot; journalctl --sync"
+    )
     first = stock_container.run("cat", "/proc/sys/kernel/random/boot_id").stdout
     assert "FAILED" not in stock_container.reboot()
     assert stock_container.run("cat", "/proc/sys/kernel/random/boot_id").stdout != first
