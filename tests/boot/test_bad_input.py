@@ -3,8 +3,8 @@
 import pytest
 
 from tests.boot.test_elsewhere import STATE, configure, enable, problems
-from tests.boot.test_layout import complaints
 from tests.support.container import Container
+from tests.support.layout import complaints
 from tests.support.process import CommandFailed
 
 BAD = {

@@ -2,8 +2,9 @@
 
 import os
 
-from tests.boot.test_layout import complaints, failures, healthy
+from tests.boot.test_layout import failures, healthy
 from tests.support.container import Container
+from tests.support.layout import complaints
 
 HELLO = """
 [Service]

@@ -1,33 +1,12 @@
 """The layout in a booted system: what a person finds after `immud enable` and a reboot."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support import layout as support
 from tests.support.container import Container
-
-# A service with a mount namespace of its own that is there before immud is.
-EARLY_BIRD = """
-[Unit]
-DefaultDependencies=no
-Before=immud.service
-[Service]
-PrivateTmp=no
-ProtectKernelTunables=yes
-ExecStart=/usr/bin/sleep infinity
-[Install]
-WantedBy=sysinit.target
-"""
-
-IMMUTABLE = """
-for place in /usr /; do
-    if touch "$place/x" 2>/dev/null; then echo "$place is writable"; fi
-done
-for place in /etc /var /home /root; do
-    touch "$place/x" && rm "$place/x" || echo "$place is not writable"
-done
-"""
+from tests.support.layout import EARLY_BIRD, complaints
 
 
 @pytest.fixture
@@ -47,40 +26,20 @@ def adopted(container: Container) -> Iterator[Container]:
     return container
 
 
-def complaints(machine: Container) -> list[str]:
-    """What of the layout is not so, in the host's mount namespace and in every other."""
-    found = []
-    script = "for p in /proc/[0-9]*; do echo $(readlink $p/ns/mnt) ${p#/proc/}; done"
-    listed = machine.run("sh", "-c", script).stdout.splitlines()
-    namespaces = {line.split()[0]: line.split()[1] for line in listed if len(line.split()) == 2}
-    for pid in namespaces.values():
-        for place in ("/usr/x", "/x"):
-            told = machine.run("nsenter", "-t", pid, "-m", "touch", place, check=False)
-            gone = "No such" in told.stderr  # it ended meanwhile
-            if "Read-only" not in told.stderr and not gone:
-                found.append(f"{place} seen by {pid}: {told.stderr or 'writable'}")
-    return found + machine.run("sh", "-c", IMMUTABLE).stdout.splitlines()
-
-
 def layout(machine: Container) -> list[tuple[str, str, str]]:
     """The mounts, without those that come and go with services."""
     return [mount for mount in machine.mounts() if not mount[0].startswith("/run/")]
 
 
 def failures(machine: Container, console: str) -> set[str]:
-    """The units whose stopping failed, by the console of a shutdown.
+    """The units whose stopping failed, by the console of a shutdown."""
 
-    Not those that systemd 257 could not even spawn umount(8) for: it may remove the
-    control group of a unit it is about to use ("Failed to spawn executor").
-    """
-    failed = set(re.findall(r"\[FAILED\] .*?(\S+\.\w+)", console))
-    for unit in tuple(failed):
-        excuse = f"{unit}: Failed to spawn executor: No such file or directory"
-        told = ("journalctl", "-D", "/var/log/journal", "-o", "cat", "-n", "1000", "-g", excuse)
-        off = machine.is_off
-        if excuse in (machine.disk.run if off else machine.run)(*told, check=False).stdout:
-            failed.remove(unit)
-    return failed
+    def journal(pattern: str) -> str:
+        run = machine.disk.run if machine.is_off else machine.run
+        told = ("journalctl", "-D", "/var/log/journal", "-o", "cat", "-n", "1000", "-g", pattern)
+        return run(*told, check=False).stdout
+
+    return support.failures(console, journal)
 
 
 def healthy(machine: Container) -> None:
@@ -176,7 +135,7 @@ def test_mount_alone_does_the_same_on_an_older_kernel(adopted: Container) -> Non
     )
     adopted.boot()
     healthy(adopted)
-    assert adopted.run("sh", "-c", IMMUTABLE).stdout == ""
+    assert complaints(adopted, namespaces="1") == []
     assert failures(adopted, adopted.poweroff()) == set()
 
 
