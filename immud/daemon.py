@@ -53,6 +53,13 @@ MANAGER_PATH = "/org/immud1"
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
 
+NO_UDEV = Problem(
+    Severity.WARNING,
+    "no-udev",
+    "There is no udev here, so drives that are plugged in go unnoticed; in a container that is so.",
+)
+
+
 class Daemon:
     """The service of `immud.service.Service`; everything runs on its one event loop."""
 
@@ -89,8 +96,9 @@ class Daemon:
 
     def problems(self) -> tuple[Problem, ...]:
         bus = (self._link.problem,) if self._link and self._link.problem else ()
+        udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
         return (
-            *self._config_problems, *self._layout.problems, *self._tombs.problems(), *bus
+            *self._config_problems, *self._layout.problems, *self._tombs.problems(), *bus, *udev
         )  # fmt: skip
 
     def boot(self) -> Mapping[str, Any]:

@@ -99,6 +99,12 @@ class WrongVolume(ImmudError):
     name = "WrongVolume"
 
 
+class WrongKey(ImmudError):
+    """The passphrase or the key file is not one of the volume's."""
+
+    name = "WrongKey"
+
+
 class Busy(ImmudError):
     """Processes are in the way; the text names them."""
 

@@ -1,5 +1,6 @@
 """`immud open`, `immud close` and `immud eject`."""
 
+import functools
 import sys
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from immud.cli.bus import talk
 from immud.cli.render import visible
-from immud.errors import Busy, ConfigError, ImmudError
+from immud.errors import Busy, ConfigError, ImmudError, WrongKey
 from immud.model import TombState
 
 if TYPE_CHECKING:
@@ -16,30 +17,42 @@ if TYPE_CHECKING:
     from immud.client import Client
 
 TOMB = "org.immud1.Tomb"
+TRIES = 3
 # From these a tomb can be opened with a passphrase; in the last, the agents are asking for it.
 _LOCKED = (TombState.PRESENT, TombState.FAILED, TombState.UNLOCKING)
 
 
 def open_(arguments: Namespace) -> int:
-    """Open a tomb."""
+    """Open a tomb; somebody who types the passphrase has three tries, as at any prompt."""
     name: str = arguments.name
-    # Asked for outside of the loop, which would swallow a ^C at the prompt.
-    passphrase = None
-    if _asks(name) and talk(lambda client: _state(client, name)) in _LOCKED:
-        from immud.cli.passphrase import ask  # noqa: PLC0415 - only here
+    tries = TRIES if _asks(name) and talk(lambda client: _state(client, name)) in _LOCKED else 0
+    while True:
+        tries -= 1
+        # Asked for outside of the loop, which would swallow a ^C at the prompt.
+        passphrase = _ask(name) if tries >= 0 else None
+        try:
+            talk(functools.partial(_open, name, passphrase))
+        except WrongKey as error:
+            if tries <= 0:
+                raise
+            print(error, file=sys.stderr)
+        else:
+            return 0
 
-        passphrase = ask(f"Passphrase for tomb {name}: ")
 
-    async def run(client: "Client") -> None:
-        if await _state(client, name) == TombState.OPEN:
-            print(f"Tomb {name} is open already.")
-            return
-        await follow(client, name, lambda: client.open_tomb(name, passphrase))
-        mount_point = await client.get(await client.tomb(name), TOMB, "MountPoint")
-        print(f"Tomb {name} is open at {visible(mount_point)}.")
+def _ask(name: str) -> bytes:
+    from immud.cli.passphrase import ask  # noqa: PLC0415 - only here
 
-    talk(run)
-    return 0
+    return ask(f"Passphrase for tomb {name}: ")
+
+
+async def _open(name: str, passphrase: bytes | None, client: "Client") -> None:
+    if await _state(client, name) == TombState.OPEN:
+        print(f"Tomb {name} is open already.")
+        return
+    await follow(client, name, lambda: client.open_tomb(name, passphrase))
+    mount_point = await client.get(await client.tomb(name), TOMB, "MountPoint")
+    print(f"Tomb {name} is open at {visible(mount_point)}.")
 
 
 def close(arguments: Namespace) -> int:

@@ -6,7 +6,7 @@ No secret is ever on a command line, in a file or in a log of ours.
 import os
 import stat
 
-from immud.errors import ImmudError, WrongVolume
+from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
 
 PROGRAMS = (
@@ -48,7 +48,7 @@ async def attach(mapping: str, device: str, key: str, passphrase: bytes | None) 
     """Unlock the LUKS volume on `device` as `mapping`; udev has seen the mapping on return.
 
     `key` is a key file's path or `ask`, over which `passphrase` takes precedence.
-    Raises ImmudError, WrongVolume where the key is not one of the volume's.
+    Raises ImmudError, WrongKey where the key is not one of the volume's.
     """
     if passphrase is not None:
         arguments, timeout = ("/dev/stdin", "luks,headless=true,tries=1"), TIMEOUT
@@ -73,5 +73,5 @@ async def attach(mapping: str, device: str, key: str, passphrase: bytes | None) 
         said = error.stderr
         if any(text in said for text in ("incorrect?", "Too many attempts", "passphrase")):
             which = "passphrase" if passphrase is not None or key == "ask" else f"key file {key}"
-            raise WrongVolume(f"The {which} does not open the volume on {device}.") from error
+            raise WrongKey(f"The {which} does not open the volume on {device}.") from error
         raise

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from immud.bus import names
-from immud.errors import Busy, WrongState
+from immud.errors import Busy, WrongKey, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
     LinkFact,
@@ -21,7 +21,7 @@ from immud.service import Changed
 
 
 class MemoryTomb:
-    """A tomb whose passphrase is `sesame`, and which opens when `gate` is set."""
+    """A tomb that opens when `gate` is set, for any passphrase but one with `wrong` in it."""
 
     def __init__(self, service: "MemoryService", name: str) -> None:
         self._service = service
@@ -48,6 +48,9 @@ class MemoryTomb:
             except asyncio.CancelledError:
                 self.become(state=TombState.PRESENT)
                 raise
+            if b"wrong" in (passphrase or b""):
+                self.become(state=TombState.PRESENT)
+                raise WrongKey("The passphrase does not open the volume on /dev/sda.")
             self.become(state=TombState.OPEN)
 
         return self._start("open", uid, work)

@@ -152,6 +152,7 @@ async def test_nobody_is_not_authorised(bus: PrivateBus, link: Link) -> None:
             errors.InteractiveAuthorizationRequired,
         ),
         ("org.immud1.Error.WrongVolume", errors.WrongVolume),
+        ("org.immud1.Error.WrongKey", errors.WrongKey),
         ("org.immud1.Error.Invented", errors.ImmudError),
         ("org.immud1.Error.InvalidConfiguration", errors.ImmudError),
     ],

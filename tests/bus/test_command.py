@@ -227,12 +227,16 @@ async def test_the_passphrase_typed_arrives_and_is_never_shown(
         async with asyncio.timeout(30):
             while b"Passphrase for tomb home: " not in shown:
                 shown += await asyncio.to_thread(os.read, keyboard, 4096)
+            os.write(keyboard, b"wrong\n")
+            while shown.count(b"Passphrase for tomb home: ") < 2:
+                shown += await asyncio.to_thread(os.read, keyboard, 4096)
+            assert b"does not open the volume" in shown
             os.write(keyboard, b" s\xc3\xa9same\xff \n")
             while b"is open at /var/home" not in shown:
                 shown += await asyncio.to_thread(os.read, keyboard, 4096)
             await process.wait()
         assert process.returncode == 0
-        assert service.now_tombs["home"].passphrases == [b" s\xc3\xa9same\xff "]
+        assert service.now_tombs["home"].passphrases == [b"wrong", b" s\xc3\xa9same\xff "]
         assert b"same" not in shown
     finally:
         os.close(keyboard)
