@@ -127,6 +127,8 @@ def _announce_stages(request: pytest.FixtureRequest) -> None:
     """Long parts are told on the terminal although pytest captures."""
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     capture = request.config.pluginmanager.get_plugin("capturemanager")
+    assert reporter, "pytest runs with a terminal reporter"
+    assert capture, "pytest runs with a capture manager"
 
     def announce(text: str) -> None:
         with capture.global_and_fixture_disabled():
