@@ -120,7 +120,8 @@ def _mount_device(device: str, *, readonly: bool) -> int:
             return kernel.fsmount(context)
         except OSError as error:
             last = OSError(error.errno, f"{device} as {fstype}: {error.strerror}", device)
-            if error.errno != errno.EINVAL:  # EINVAL: not this file system
+            # EINVAL: not this file system. EBUSY: another one has the device already.
+            if error.errno not in (errno.EINVAL, errno.EBUSY):
                 raise last from error
         finally:
             os.close(context)
