@@ -33,8 +33,10 @@ def main() -> None:
 
         sys.exit(sources.check_usr() or 0)
     else:
-        from immud.daemon import main as serve  # noqa: PLC0415 - phase 2
+        from immud.courtesy import background  # noqa: PLC0415 - phase 2
 
+        with background():
+            from immud.daemon import main as serve  # noqa: PLC0415
         serve()
 
 
