@@ -149,9 +149,9 @@ def package() -> Path:
     return Path(printed.splitlines()[-1])
 
 
-def installed(suite: str = "trixie") -> Image:
-    """`base(suite)` with the package of this checkout installed, as dpkg leaves it."""
-    below = base(suite)
+def installed(suite: str = "trixie", extra: tuple[str, ...] = ()) -> Image:
+    """`base(suite, extra)` with the package of this checkout installed, as dpkg leaves it."""
+    below = base(suite, extra)
     deb = package()
 
     def build(aside: Path) -> None:

@@ -37,9 +37,10 @@ COMMAND_LINE = "root=/dev/vda ro console=ttyS0 systemd.show_status=yes apparmor=
 """Loading AppArmor's profiles takes half of a boot under TCG; `append="apparmor=1"` has them."""
 
 # Prints, as one line of JSON, when the kernel announced a block device (`add`, or `remove`) and
-# when the mount table first met the wish (`mounted`, or `gone`): CLOCK_MONOTONIC, seconds.
+# when the wish was first met (`mounted`, `gone`, `nothing`): CLOCK_MONOTONIC, seconds. Nothing is
+# left when the mount is gone and there is neither a mapping nor a loop device with a file.
 _STOPWATCH = """
-import json, os, select, socket, sys, time
+import glob, json, os, select, socket, sys, time
 where, wish, limit = sys.argv[1], sys.argv[2], float(sys.argv[3])
 events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)  # NETLINK_KOBJECT_UEVENT
 events.bind((0, 1))
@@ -47,20 +48,26 @@ table = open("/proc/self/mountinfo")
 poll = select.poll()
 poll.register(events, select.POLLIN)
 poll.register(table, select.POLLERR | select.POLLPRI)
-open("/run/stopwatch", "w").close()
+def met():
+    table.seek(0)
+    there = any(line.split()[4] == where for line in table)
+    if wish == "nothing":
+        held = glob.glob("/sys/block/dm-*") + glob.glob("/sys/block/loop*/loop/backing_file")
+        return not there and not held and "remove" in seen
+    return there == (wish == "mounted")
 seen, until = {}, time.monotonic() + limit
+# No event tells when a device has left /sys: that is looked for at intervals, seldom enough.
+pause = 20 if wish == "nothing" else 1000 * limit
+open("/run/stopwatch", "w").close()
 while wish not in seen and time.monotonic() < until:
-    for fd, _ in poll.poll(1000 * limit):
-        now = time.monotonic()
-        if fd == events.fileno():
-            fields = events.recv(16384).decode(errors="replace").split(chr(0))
-            if "SUBSYSTEM=block" in fields:
-                seen.setdefault(fields[0].partition("@")[0], now)
-        else:
-            table.seek(0)
-            there = any(line.split()[4] == where for line in table)
-            if there == (wish == "mounted"):
-                seen.setdefault(wish, now)
+    ready = [fd for fd, _ in poll.poll(pause)]
+    now = time.monotonic()
+    if events.fileno() in ready:
+        fields = events.recv(16384).decode(errors="replace").split(chr(0))
+        if "SUBSYSTEM=block" in fields:
+            seen.setdefault(fields[0].partition("@")[0], now)
+    if (table.fileno() in ready or wish == "nothing") and met():
+        seen[wish] = time.monotonic()
 os.unlink("/run/stopwatch")
 print(json.dumps(seen))
 """
@@ -393,6 +400,8 @@ class VM:
     def stopwatch(self, where: str, wish: str, timeout: float = 60) -> int:
         """Start measuring how long until `where` is `mounted`, or `gone`; see `measured`.
 
+        `nothing` is stricter than `gone`: no mapping and no loop device is left either.
+
         Returns when the clock is ready: plug or pull the drive then.
         """
         pid = self.start("python3", "-ISE", "-c", _STOPWATCH, where, wish, str(timeout))
@@ -402,7 +411,7 @@ class VM:
     def measured(self, pid: int, timeout: float = 60) -> dict[str, float]:
         """What the stopwatch saw, in seconds of the guest's CLOCK_MONOTONIC.
 
-        `add` and `remove`: the kernel's first such event of a block device; `mounted` or `gone`.
+        `add` and `remove`: the kernel's first such event of a block device; and what was wished.
         """
         seen: dict[str, float] = json.loads(self.finish(pid, timeout).stdout)
         return seen
