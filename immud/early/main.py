@@ -71,7 +71,7 @@ def switched_off() -> bool:
 def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
     """Perform what is missing of the plan, steps of the kinds in `leave_out` excepted."""
     wanted, origin, problems = load()
-    facts.keep_plan(wanted)  # before PID 1 may be told to run the generator again
+    problems += _keep(wanted)  # before PID 1 may be told to run the generator again
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
     todo = tuple(step for step in found.steps if step.op not in leave_out)
@@ -93,6 +93,16 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
         links=found.links,
         problems=tuple(problems),
     )
+
+
+def _keep(wanted: plan.BootPlan) -> list[steps.Problem]:
+    try:
+        facts.keep_plan(wanted)
+    except OSError as error:
+        # The layout is worth more than the note about it.
+        text = f"{facts.PLAN} could not be written, so the layout cannot be watched: {error}"
+        return [("error", "facts-unwritable", text, ())]
+    return []
 
 
 def _follow_links(wanted: plan.BootPlan, links: tuple[steps.Link, ...]) -> list[steps.Problem]:

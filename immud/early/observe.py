@@ -4,6 +4,7 @@ Everything the planner needs and nothing else, as plain values, so that
 `steps.resolve` stays pure and `immud plan` sees exactly what boot will see.
 """
 
+import errno
 import os
 
 from immud.early import mountinfo
@@ -19,7 +20,7 @@ class Observed:
     """The machine as it is.
 
     `paths` maps a path to what is there: `absent`, `link`, `empty` (a directory
-    without entries), `directory` or `other`, with the link's content. `placed`
+    without entries), `directory`, `other` or `unknown`, with the link's content. `placed`
     holds those of /usr, /etc and /var that show their configured source already.
     """
 
@@ -58,18 +59,21 @@ def observe(plan: BootPlan, root: str = "") -> Observed:
 
 
 def look(path: str) -> tuple[str, str]:
-    """What is at `path`, and a link's content."""
+    """What is at `path`, and a link's content; `unknown` where the file system does not say."""
     try:
         return "link", os.readlink(path)
     except FileNotFoundError:
         return "absent", ""
-    except OSError:  # EINVAL: not a link; ENOTDIR, EACCES, EIO: nothing we may touch
-        pass
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: it is there, and not a link
+            return "unknown", ""
     try:
         with os.scandir(path) as entries:
             return ("directory" if next(entries, None) else "empty"), ""
-    except OSError:
+    except NotADirectoryError:
         return "other", ""
+    except OSError:
+        return "unknown", ""
 
 
 def fstab_targets(path: str = FSTAB) -> tuple[str, ...]:

@@ -155,8 +155,9 @@ def _row(row: Row, plan: BootPlan, observed: Observed) -> tuple[str, list[Step]]
     if row.path in observed.fstab:
         return "blocked", []
     below = any(where.startswith(row.path + "/") for where in observed.fstab)
-    if kind == "directory" or mounted or below:
-        swappable = volatile and not mounted and not below
+    # What could not be looked into is somebody's directory until the opposite is known.
+    if kind in ("directory", "unknown") or mounted or below:
+        swappable = volatile and kind == "directory" and not mounted and not below
         if swappable and observed.paths.get(row.directory, _ABSENT)[0] in ("absent", "empty"):
             swap = Step("swap", row.path, row.target, mode=row.mode)
             return "adopted", [swap, Step("tmpfs", row.directory, mode=row.mode)]

@@ -13,7 +13,7 @@ TMP = Row("/tmp", "sysroot/tmp", mode=0o1777)
 LOCAL = Row("/usr/local", "../var/usrlocal", inside=("bin", "lib"))
 TABLE = (HOME, Row("/root", "var/roothome", mode=0o700), LOCAL, Row("/media", "run/media"), TMP)
 
-KINDS = ("absent", "link", "empty", "directory", "other")
+KINDS = ("absent", "link", "empty", "directory", "other", "unknown")
 
 
 def mounted(*targets: str, number: int = 2) -> tuple[MountEntry, ...]:
