@@ -58,9 +58,14 @@ def is_marked(source: str, root: str = "/") -> bool:
 def seed(where: str, source: str, root: str = "/") -> bool:
     """Copy `where` (/etc or /var) to its source and mark it; False if it was marked already.
 
-    Goes on with a copy that was cut off. Raises ImmudError where the source has something
-    else in it, or the copy fails; OSError where it can't be written.
+    Goes on with a copy that was cut off, and makes the path inside a file system.
+    Raises ImmudError where the source has something else in it, or the copy fails;
+    OSError where it can't be written.
     """
+    holder, _, inside = ("", "", "") if source.startswith("/") else source.partition(":/")
+    if inside:
+        with opened(holder, root, readonly=False) as fd:
+            os.makedirs(f"/proc/self/fd/{fd}/{inside}", 0o755, exist_ok=True)
     with opened(source, root, readonly=False) as fd:
         names = set(os.listdir(fd)) - {"lost+found"}
         if MARKER in names:

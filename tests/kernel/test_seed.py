@@ -81,6 +81,12 @@ def test_a_file_system_by_its_label(tmp_path: Path) -> None:
     with opened(source, readonly=False) as fd:
         assert_copied(Path(f"/proc/self/fd/{fd}"))
         assert is_marked(source), "even while it is in use, and writable"
+    # A path inside is made, and holds a copy of its own.
+    with pytest.raises(OSError, match="No such file"):
+        is_marked(f"{source}:/new/etc")
+    assert seed("/etc", f"{source}:/new/etc", str(tmp_path))
+    with opened(source, readonly=True) as fd:
+        assert_copied(Path(f"/proc/self/fd/{fd}/new/etc"))
     # Nothing of it stays mounted.
     assert node not in Path("/proc/self/mountinfo").read_text()
     os.close(keep)
