@@ -8,7 +8,7 @@ then fails, and with it what asked to be held back.
 import os
 from collections.abc import Callable
 
-from immud.early import kernel, namespaces, pid1, sources, tmpfiles
+from immud.early import namespaces, pid1, sources, tmpfiles
 from immud.early.execute import Trees
 from immud.early.steps import Problem, Step
 
@@ -74,7 +74,8 @@ def _build(step: Step, trees: Trees, wait: int) -> str:
         if fd is None:  # mount(2) alone: nothing detached to look into
             return "" if os.path.isdir(step.source) else "this kernel cannot mount it aside"
         if step.target == "/usr":
-            probe = kernel.open_tree("", kernel.OPEN_TREE_CLONE | kernel.AT_EMPTY_PATH, fd)
+            # Once more from the start: Linux before 6.15 clones nothing that is detached.
+            probe = sources.tree(step.source, readonly=True)
             try:
                 return sources.probe_usr(probe, wait)
             finally:

@@ -6,6 +6,7 @@ optional `:/sub/path`. Loaded only when one is configured: udevd runs by then,
 because the generator ordered phase 1 behind the device units.
 """
 
+import _socket
 import errno
 import fcntl
 import os
@@ -68,9 +69,40 @@ def tree(source: str, *, readonly: bool) -> int:
     if not inside:
         return whole
     try:
-        return kernel.open_tree(inside, dir_fd=whole)
+        return _subtree(whole, inside)
     finally:
         os.close(whole)
+
+
+def _subtree(whole: int, inside: str) -> int:
+    """The directory `inside` of a detached mount, as a detached mount of its own.
+
+    Linux before 6.15 clones only what is attached in the caller's mount namespace (EINVAL
+    else). So that nobody sees it there, a child attaches it in one of its own, and hands
+    the clone back (SCM_RIGHTS of unix(7)).
+    """
+    here, there = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kernel.unshare()
+            kernel.mount_setattr("/", propagation=kernel.MS_PRIVATE, recursive=True)
+            kernel.move_mount(whole, "/run")
+            clone = kernel.open_tree(f"/run/{inside}")
+            rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", clone))
+            there.sendmsg([b"0"], [rights])
+        except OSError as error:
+            there.send(str(error.errno).encode())
+        os._exit(0)
+    there.close()
+    answer, handed, _, _ = here.recvmsg(16, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    here.close()
+    os.waitpid(pid, 0)
+    if not handed:
+        number = int(answer or errno.EIO)
+        raise OSError(number, os.strerror(number), inside)
+    (fd,) = struct.unpack("i", handed[0][2])
+    return int(fd)
 
 
 def attach_loop(path: str, *, readonly: bool = True) -> tuple[str, int]:
