@@ -217,6 +217,16 @@ def test_the_file_system_that_holds_a_source_comes_first(machine: Machine) -> No
     }
 
 
+def test_a_source_on_a_file_system_below_var_waits_for_it_and_not_the_other_way(
+    machine: Machine,
+) -> None:
+    machine.plan(usr="/var/data/usr.erofs")
+    machine.fstab("LABEL=d /var/data ext4\n")
+    made = machine.generate()
+    assert set(made) == {"immud.service", "var.mount"}
+    assert "After=systemd-remount-fs.service" in made["var.mount"]
+
+
 def test_a_source_on_the_root_file_system_delays_nothing(machine: Machine) -> None:
     machine.plan(usr="/images/usr.erofs", etc="/elsewhere/etc")
     assert machine.generate() == EARLY
@@ -254,6 +264,7 @@ def test_a_torn_plan_and_no_fstab_are_survived(machine: Machine) -> None:
         ({}, FSTAB_VAR + "LABEL=log /var/log ext4 defaults 0 2\n/var/swap none swap sw 0 0\n"),
         ({"var": "LABEL=var:/sub"}, "LABEL=home /home ext4 defaults 0 2\n"),
         ({"etc": "LABEL=e", "usr": "/data/usr.img"}, "LABEL=d /data ext4 defaults 0 2\n"),
+        ({"usr": "/var/data/usr.img"}, "LABEL=d /var/data ext4 defaults 0 2\n"),
     ],
 )
 def test_systemd_finds_no_cycle_and_understands_every_line(
