@@ -14,11 +14,12 @@ NICE = 19  # the most; there is time until the bus, or a drive, is there
 @contextmanager
 def background() -> Iterator[None]:
     """Take what others leave of the processors, for as long as the block runs."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     _niceness(NICE)
     try:
         yield
     finally:
-        _niceness(0)
+        _niceness(before)
 
 
 def _niceness(value: int) -> None:
