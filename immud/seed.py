@@ -5,7 +5,6 @@ meant, and is not the empty mount point of a drive that is missing.
 """
 
 import asyncio
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,13 +31,7 @@ def opened(source: str, root: str = "/", *, readonly: bool) -> Iterator[int]:
             tree = sources.tree(source, readonly=False)
             kernel.mount_setattr("", clear=kernel.MOUNT_ATTR_RDONLY, dir_fd=tree)
     else:
-        try:
-            tree = sources.tree(source, readonly=readonly)
-        except OSError as error:
-            if error.errno != errno.EBUSY or not readonly:
-                raise
-            # Mounted already, and writable: the kernel shares that, or nothing.
-            tree = sources.tree(source, readonly=False)
+        tree = sources.tree(source, readonly=readonly)
     try:
         fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
         try:

@@ -21,6 +21,8 @@ SOURCES_OK = "/run/immud/sources.ok"
 # the steps may need is loaded by now.
 LOADED = (namespaces, tmpfiles)
 
+_TREES = ("/usr", "/etc", "/var")
+
 Then = Callable[[list[Problem]], list[Problem]]
 
 
@@ -35,15 +37,15 @@ def settle(
     problems: list[Problem] = []
     settled: list[Step] = []
     moved: set[str] = set()
+    here = [s for s in steps if s.op == "attach" and s.source != s.target and s.target in _TREES]
+    # /usr last: where a device holds another tree as well, its file system has to be writable.
+    built = {step: _build(step, trees, wait) for step in sorted(here, key=lambda s: s.readonly)}
     for step in steps:
-        here = step.target in ("/usr", "/etc", "/var") and step.source != step.target
-        if step.op != "attach" or not here:
-            settled.append(step)
-            continue
-        why = _build(step, trees, wait)
+        why = built.get(step, "")
         if not why:
             settled.append(step)
-            moved.add(step.target)
+            if step in built:
+                moved.add(step.target)
             continue
         trees.drop(step)
         settled.append(Step("attach", step.target, step.target, readonly=step.readonly))

@@ -137,27 +137,35 @@ def attach_loop(path: str, *, readonly: bool = True) -> tuple[str, int]:
 
 def _mount_device(device: str, *, readonly: bool) -> int:
     """The file system on a block device as a detached mount."""
-    last: OSError | None = None
+    last = OSError(errno.ENODEV, "no file system to try", device)
     for fstype in _candidates(device):
-        try:
-            context = kernel.fsopen(fstype)
-        except OSError as error:
-            last = last or error  # ENODEV: no such file system in this kernel
-            continue
-        try:
-            kernel.fsconfig(context, kernel.FSCONFIG_SET_STRING, "source", device)
-            if readonly:
-                kernel.fsconfig(context, kernel.FSCONFIG_SET_FLAG, "ro")
-            kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
-            return kernel.fsmount(context)
-        except OSError as error:
-            last = OSError(error.errno, f"{device} as {fstype}: {error.strerror}", device)
-            # EINVAL: not this file system. EBUSY: another one has the device already.
-            if error.errno not in (errno.EINVAL, errno.EBUSY):
-                raise last from error
-        finally:
-            os.close(context)
-    raise last or OSError(errno.ENODEV, "no file system to try", device)
+        # Mounted already, and writable: the kernel shares that or nothing (EBUSY), and the
+        # attribute of the mount has to do.
+        for how in (True, False) if readonly else (False,):
+            try:
+                return _mount_as(fstype, device, readonly=how)
+            except OSError as error:
+                if last.errno != errno.EBUSY:
+                    last = OSError(error.errno, f"{device} as {fstype}: {error.strerror}", device)
+                # ENODEV: not in this kernel. EINVAL: not this file system. EBUSY: see above,
+                # or another one has the device.
+                if error.errno not in (errno.ENODEV, errno.EINVAL, errno.EBUSY):
+                    raise last from error
+                if error.errno != errno.EBUSY:
+                    break
+    raise last
+
+
+def _mount_as(fstype: str, device: str, *, readonly: bool) -> int:
+    context = kernel.fsopen(fstype)
+    try:
+        kernel.fsconfig(context, kernel.FSCONFIG_SET_STRING, "source", device)
+        if readonly:
+            kernel.fsconfig(context, kernel.FSCONFIG_SET_FLAG, "ro")
+        kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
+        return kernel.fsmount(context)
+    finally:
+        os.close(context)
 
 
 def _candidates(device: str) -> tuple[str, ...]:

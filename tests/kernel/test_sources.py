@@ -68,6 +68,21 @@ def test_a_device_by_its_tag_with_a_path_inside(
         os.close(number)
 
 
+@in_namespace
+def test_a_writable_file_system_is_shared_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where one device has both /usr and /var."""
+    node, keep = sources.attach_loop(str(image(tmp_path, "ext4")), readonly=False)
+    monkeypatch.setitem(sources._BY_TAG, "LABEL", str(tmp_path))
+    (tmp_path / "data").symlink_to(node)
+    var = sources.tree("LABEL=data:/sub/dir", readonly=False)
+    usr = sources.tree("LABEL=data:/sub", readonly=True)
+    assert content(usr, "dir/file") == "inside"
+    for number in (var, usr, keep):
+        os.close(number)
+
+
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(OSError, match="LABEL=nowhere is not there"):
         sources.tree("LABEL=nowhere", readonly=True)
