@@ -7,12 +7,14 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import boot, vm
+from tests.benchmarks import boot, memory, tomb, vm
 from tests.benchmarks.figures import Figure, document, table
 
 PARTS: Mapping[str, tuple[Callable[[int], list[Figure]], int]] = {
     "boot": (boot.measure, boot.RUNS),
     "vm": (vm.measure, vm.RUNS),
+    "tomb": (tomb.measure, tomb.RUNS),
+    "memory": (memory.measure, memory.RUNS),
 }
 """What there is to measure, and how many runs of each side it takes unless told otherwise."""
 

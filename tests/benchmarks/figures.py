@@ -21,15 +21,12 @@ def in_turn(
     """
     names = list(sides)
     taken: dict[str, list[Mapping[str, float]]] = {name: [] for name in names}
-    for number in range(runs):
-        first = number % len(names)
+    for turn in range(runs):
+        first = turn % len(names)
         for name in names[first:] + names[:first]:
             taken[name].append(sides[name]())
-        last = (
-            " ".join((name, *(f"{value:.4g}" for value in taken[name][-1].values())))
-            for name in names
-        )
-        told(f"{number + 1}/{runs}: {', '.join(last)}")
+        last = (" ".join((name, *map(number, taken[name][-1].values()))) for name in names)
+        told(f"{turn + 1}/{runs}: {', '.join(last)}")
     return taken
 
 
@@ -103,7 +100,12 @@ def _side(figure: Figure, name: str) -> str:
         return ""
     samples = figure.samples[name]
     low, high = spread(samples)
-    return f"{name} {median(samples):.4g} {figure.unit} ({low:.4g}-{high:.4g})"
+    return f"{name} {number(median(samples))} {figure.unit} ({number(low)}-{number(high)})"
+
+
+def number(value: float) -> str:
+    """Three digits that say something, and never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def document(figures: Sequence[Figure], machine: Mapping[str, object]) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from tests.benchmarks.boot import variant
-from tests.benchmarks.figures import Figure, column, document, in_turn, spread, table
+from tests.benchmarks.figures import Figure, column, document, in_turn, number, spread, table
 
 
 def figure(over: list[float], under: list[float] | None = None, bar: float | None = None) -> Figure:
@@ -58,6 +58,13 @@ def test_a_figure_without_a_bar_has_no_verdict() -> None:
 def test_the_spread_is_the_middle_half() -> None:
     assert spread([4, 1, 3, 2, 5]) == (2, 4)
     assert spread([7]) == (7, 7)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(11734.4, "11734"), (100, "100"), (63.39, "63.4"), (0.5481, "0.548")]
+)
+def test_numbers_are_short_and_have_no_exponent(value: float, text: str) -> None:
+    assert number(value) == text
 
 
 def test_the_document_has_values_by_key_and_every_sample() -> None:

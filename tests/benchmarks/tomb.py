@@ -1,0 +1,123 @@
+"""From plugged in to mounted, and from pulled out to nothing left, in a virtual machine.
+
+One machine, booted once. Two drives alike, with the least possible key derivation: one is immud's
+home tomb, the other is opened the way systemd offers, by lines in crypttab and fstab and a udev
+rule with SYSTEMD_WANTS. Both are unlocked with a key file, checked and mounted nosuid,nodev.
+
+Plugged in: from the kernel's `add` of the disk to the mount being there. Pulled out: with a
+process that holds a file open for writing, from the kernel's `remove` of the disk until there is
+neither mount nor mapping nor loop device. Native units do not survive that (their device is
+gone and they stay active), so the native drive is closed in order before it is pulled.
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.benchmarks.figures import Figure, column, in_turn
+from tests.benchmarks.vm import accelerator
+from tests.support import cache
+from tests.support.container import Container, prepared
+from tests.support.drive import Drive, luks
+from tests.support.image import Image
+from tests.support.machines import HOME_UUID, with_tomb
+from tests.support.stages import announce
+from tests.support.tomb import wait_for
+from tests.support.vm import VM, booted
+
+RUNS = 9
+NATIVE_UUID = "6d6d7564-0000-4000-8000-6e6174697665"
+
+_CRYPTTAB = f"native UUID={NATIVE_UUID} /etc/immud/keys/home luks,noauto\n"
+_FSTAB = "/dev/mapper/native /var/native ext4 noauto,nofail,nosuid,nodev 0 2\n"
+_RULE = (
+    f'SUBSYSTEM=="block", ENV{{ID_FS_UUID}}=="{NATIVE_UUID}", TAG+="systemd", '
+    'ENV{SYSTEMD_WANTS}+="systemd-cryptsetup@native.service var-native.mount"\n'
+)
+
+_HOLD = """
+systemd-run --quiet --collect --unit=writer \
+    sh -c 'exec >>/var/home/alice/written; while echo x; do sleep 0.5; done'
+until [ -s /var/home/alice/written ]; do sleep 0.05; done
+"""
+_CLOSE = "systemctl stop var-native.mount systemd-cryptsetup@native.service"
+
+
+def measure(runs: int = RUNS) -> list[Figure]:
+    """`tomb.plug_vs_native` and `tomb.yank_s`."""
+    with tempfile.TemporaryDirectory(dir=cache.scratch()) as place:
+        ours = luks(Path(place) / "ours", uuid=HOME_UUID, serial="OURS")
+        theirs = luks(Path(place) / "theirs", uuid=NATIVE_UUID, serial="THEIRS")
+        with VM(booted(both(), "bench-tomb")) as machine:
+            machine.restore()
+            sides = {"immud": _ours(machine, ours), "native": _theirs(machine, theirs)}
+            for side in sides.values():  # once unmeasured: the restored machine is cold
+                side()
+            taken = in_turn(sides, runs, lambda line: announce(f"plugged, s {line}"))
+    facts = {"runs": runs, "accelerator": accelerator(with_tomb())}
+    yanks = {"immud": [sample["yank"] for sample in taken["immud"]]}
+    return [
+        Figure(
+            "tomb.plug_vs_native",
+            "udev add to mounted, in a virtual machine",
+            column(taken, "plug"),
+            *("immud", "native", "s", 0.5),
+            facts,
+        ),
+        Figure(
+            "tomb.yank_s",
+            "pulled out with a file open, to nothing left, in a virtual machine",
+            yanks,
+            *("immud", "", "s", 1.0),
+            facts,
+        ),
+    ]
+
+
+def both() -> Image:
+    """The machine that knows a tomb, with the native way configured for another drive."""
+    return prepared(with_tomb(), "bench-tomb", "configuring the native way", _configure_native)
+
+
+def _configure_native(container: Container) -> None:
+    for path, text in (
+        ("/etc/crypttab", _CRYPTTAB),
+        ("/etc/fstab", _FSTAB),
+        ("/etc/udev/rules.d/90-native.rules", _RULE),
+    ):
+        container.run("sh", "-c", f"cat >>{path}", input=text)
+    container.run("mkdir", "-p", "/var/native")
+
+
+def _ours(machine: VM, drive: Drive) -> Callable[[], Mapping[str, float]]:
+    def once() -> Mapping[str, float]:
+        plug = _plugged(machine, drive, "/var/home")
+        wait_for(machine, "open")
+        machine.shell(_HOLD)
+        pid = machine.stopwatch("/var/home", "nothing")
+        machine.yank(drive)
+        seen = machine.measured(pid)
+        wait_for(machine, "absent")
+        return {"plug": plug, "yank": seen["nothing"] - seen["remove"]}
+
+    return once
+
+
+def _theirs(machine: VM, drive: Drive) -> Callable[[], Mapping[str, float]]:
+    def once() -> Mapping[str, float]:
+        plug = _plugged(machine, drive, "/var/native")
+        machine.shell(_CLOSE)
+        machine.yank(drive)
+        machine.wait_until(f"! test -e /dev/disk/by-uuid/{NATIVE_UUID}")
+        return {"plug": plug}
+
+    return once
+
+
+def _plugged(machine: VM, drive: Drive, where: str) -> float:
+    """Plug the drive in; seconds from `add` to `where` being mounted."""
+    machine.shell("udevadm settle")
+    pid = machine.stopwatch(where, "mounted")
+    machine.plug(drive)
+    seen = machine.measured(pid)
+    return seen["mounted"] - seen["add"]
