@@ -22,11 +22,11 @@ from immud.bus.link import Link
 from immud.child import in_child
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
-from immud.early import facts, notify, pid1
+from immud.early import facts, namespaces, notify, pid1
 from immud.early.mountinfo import MountEntry
 from immud.early.observe import Observed, observe
 from immud.early.plan import PATH as PLAN_PATH
-from immud.early.process import command, now
+from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
@@ -183,6 +183,14 @@ class Daemon:
             except ImmudError as error:
                 self.log.debug(f"/ stays writable for now: {error}")
 
+    async def _follow(self) -> None:
+        """Look after the mount namespaces that were half-made when phase 1 looked."""
+        if any(mount.where == "/" and mount.state == "mounted" for mount in self.mounts()):
+            try:
+                await in_child(namespaces.follow, is_legacy(), timeout=30)
+            except (ImmudError, OSError, RuntimeError) as error:
+                self.log.warning(f"Other mount namespaces may have a writable /: {error}")
+
     async def _reconcile_quietly(self) -> None:
         await self.reconcile(0, {}).wait()
 
@@ -273,6 +281,7 @@ class Daemon:
         self._link = Link(self, changed=self.refresh)
         self._link.connected.append(lambda _connection: self._target.sync())
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
+        tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
         if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
             tasks.append(asyncio.create_task(self._retry_root(), name="retry /"))
         self.refresh()

@@ -12,7 +12,7 @@ import sys
 
 from immud.early import execute, facts, inputs, mountinfo, notify, plan, steps
 from immud.early.observe import observe
-from immud.early.process import command, now
+from immud.early.process import command, is_legacy, now
 
 
 def main() -> None:
@@ -148,12 +148,6 @@ def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
         return fresh, "fresh", []
     text = f"{broken}; compiled from the configuration instead, run 'immud enable' to mend it"
     return fresh, "fresh", [("warning", "plan-missing", text, ())]
-
-
-def is_legacy() -> bool:
-    """Whether the kernel is older than mount_setattr(2), or is to be treated so (a test)."""
-    major, minor = os.uname().release.split(".")[:2]
-    return "IMMUD_LEGACY" in os.environ or (int(major), int(minor.split("-")[0])) < (5, 12)
 
 
 def ours(

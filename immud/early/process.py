@@ -1,5 +1,6 @@
-"""How immud starts itself: the interpreter, the launcher, and the clock of the boot."""
+"""How immud starts itself: the interpreter, the launcher, the clock of the boot, the kernel."""
 
+import os
 from time import clock_gettime_ns
 
 PYTHON = "/usr/bin/python3"
@@ -16,3 +17,9 @@ def command(*mode: str) -> list[str]:
 def now() -> int:
     """CLOCK_MONOTONIC in microseconds, as systemd's own timestamps."""
     return clock_gettime_ns(_MONOTONIC) // 1000
+
+
+def is_legacy() -> bool:
+    """Whether the kernel is older than mount_setattr(2), or is to be treated so (a test)."""
+    major, minor = os.uname().release.split(".")[:2]
+    return "IMMUD_LEGACY" in os.environ or (int(major), int(minor.split("-")[0])) < (5, 12)
