@@ -301,6 +301,8 @@ class Owner:
         message_id = _NOTEWORTHY.get(life.state)
         if life.state in IDLE and before.state in (TombState.CLOSING, TombState.LOST):
             message_id = message_id or MessageId.TOMB_CLOSED
+            if not life.error:
+                text = f"Tomb {name} is closed; nothing of it is left."
         if message_id is None:
             self._log.debug(text, **fields)
         elif life.error:
