@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.support.stages import stage
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ROOT = Path(os.environ.get("IMMUD_CACHE") or "/var/cache/immud-tests")
-KEEP = 8
+KEEP = 4
 """How many entries of one kind stay; the ones used least recently go."""
 
 
@@ -66,3 +67,13 @@ def scratch() -> Path:
     place = ROOT / "scratch"
     place.mkdir(parents=True, exist_ok=True)
     return place
+
+
+def sweep() -> None:
+    """Remove what killed runs left in the scratch directory: nothing there is used for a day."""
+    for left in scratch().iterdir():
+        if time.time() - left.stat().st_mtime > 86400:
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from tests.support import image, machines, stages
+from tests.support import cache, image, machines, stages
 from tests.support.container import Container
 from tests.support.drive import Drive, luks
 from tests.support.image import Image
@@ -120,6 +120,7 @@ def bookworm_vm() -> Iterator[VM]:
 
 def _only_root() -> None:
     assert os.geteuid() == 0, "machines need root: run tests/run as root"
+    cache.sweep()
 
 
 @pytest.fixture(autouse=True, scope="session")
