@@ -23,12 +23,15 @@ LOADED = (namespaces, tmpfiles)
 
 _TREES = ("/usr", "/etc", "/var")
 
+# Limits in seconds for what takes a fraction of one, on a fast machine; together they stay
+# below TimeoutStartSec=. `boot.wait` is another matter, and may be 0.
+_PROBE = 20
+_PID1 = 30
+
 Then = Callable[[list[Problem]], list[Problem]]
 
 
-def settle(
-    steps: tuple[Step, ...], trees: Trees, wait: int
-) -> tuple[tuple[Step, ...], list[Problem], Then]:
+def settle(steps: tuple[Step, ...], trees: Trees) -> tuple[tuple[Step, ...], list[Problem], Then]:
     """Build what comes from elsewhere, or put the tree on the disk in its place.
 
     Returns the steps to perform, what was refused, and what is to be done with
@@ -39,7 +42,7 @@ def settle(
     moved: set[str] = set()
     here = [s for s in steps if s.op == "attach" and s.source != s.target and s.target in _TREES]
     # /usr last: where a device holds another tree as well, its file system has to be writable.
-    built = {step: _build(step, trees, wait) for step in sorted(here, key=lambda s: s.readonly)}
+    built = {step: _build(step, trees) for step in sorted(here, key=lambda s: s.readonly)}
     for step in steps:
         why = built.get(step, "")
         if not why:
@@ -60,15 +63,15 @@ def settle(
             os.makedirs(os.path.dirname(SOURCES_OK), exist_ok=True)
             os.close(os.open(SOURCES_OK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         if before and sources.systemd_of("/usr") != before:
-            return pid1.call("reexec", wait)
+            return pid1.call("reexec", _PID1)
         if "/etc" in moved:
-            return pid1.call("reload", wait)
+            return pid1.call("reload", _PID1)
         return []
 
     return tuple(settled), problems, then
 
 
-def _build(step: Step, trees: Trees, wait: int) -> str:
+def _build(step: Step, trees: Trees) -> str:
     """Why `step`'s source cannot be used, or the empty string with its tree built."""
     try:
         trees.build(step)
@@ -79,7 +82,7 @@ def _build(step: Step, trees: Trees, wait: int) -> str:
             # Once more from the start: Linux before 6.15 clones nothing that is detached.
             probe = sources.tree(step.source, readonly=True)
             try:
-                return sources.probe_usr(probe, wait)
+                return sources.probe_usr(probe, _PROBE)
             finally:
                 os.close(probe)
         os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))

@@ -78,7 +78,7 @@ def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
     if any(step.op == "attach" and step.source != step.target for step in todo):
         from immud.early import elsewhere  # noqa: PLC0415 - only where a source is elsewhere
 
-        todo, refused, then = elsewhere.settle(todo, trees, wanted.wait)
+        todo, refused, then = elsewhere.settle(todo, trees)
     else:
         refused, then = [], None
     failed = execute.perform(todo, trees)

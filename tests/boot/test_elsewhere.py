@@ -46,7 +46,8 @@ def image_of_usr(machine: Container, tool: str, prepare: str = "") -> None:
 
 
 def test_units_enabled_in_another_etc_start_in_the_same_boot(container: Container) -> None:
-    configure(container, '[etc]\nsource = "/data/etc"\n')
+    # What is waited for is the source, not PID 1.
+    configure(container, '[boot]\nwait = 0\n[etc]\nsource = "/data/etc"\n')
     container.disk.run("mkdir", "-p", "/data/etc")
     enable(container, "--seed")
     container.disk.write("/data/etc/systemd/system/hello.service", HELLO)
@@ -108,7 +109,7 @@ def test_a_missing_var_is_said_and_holds_back_what_asks_for_it(container: Contai
 def test_usr_from_an_image(container: Container) -> None:
     container.loops = True
     image_of_usr(container, "erofs", "echo image >copy/origin")
-    configure(container, '[usr]\nsource = "/image"\n')
+    configure(container, '[boot]\nwait = 0\n[usr]\nsource = "/image"\n')
     enable(container)
     container.boot()
     healthy(container)
