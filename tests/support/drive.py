@@ -31,7 +31,8 @@ _FIRST = 1 << 20
 class Drive:
     """The image of a USB drive at `path`, as a whole or, with `partuuid`, its one partition.
 
-    `uuid` and `label` are those of the LUKS header, `serial` the one the USB device reports.
+    `uuid` and `label` are those of the LUKS header, or of the file system where there is none;
+    `serial` is the one the USB device reports.
     """
 
     path: Path
@@ -85,6 +86,23 @@ def luks(
         else:
             container.rename(path)
     return Drive(path, uuid, label if version == 2 else "", serial, partuuid)
+
+
+def plain(
+    path: Path,
+    *,
+    label: str,
+    size: int = 1 << 30,
+    serial: str = "PLAIN001",
+    content: Path | None = None,
+) -> Drive:
+    """Make a drive of `size` bytes at `path`: one ext4 file system, with what is in `content`."""
+    uuid = str(uuids.uuid4())
+    path.touch()
+    os.truncate(path, size)
+    filled = ["-d", str(content)] if content else []
+    run("mkfs.ext4", "-q", "-F", "-L", label, "-U", uuid, *filled, str(path))
+    return Drive(path, uuid, label, serial)
 
 
 def _format(container: Path, key: bytes, passphrase: bytes, options: Sequence[str]) -> int:

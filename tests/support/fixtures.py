@@ -48,6 +48,12 @@ def tomb_image(adopted_image: Image) -> Image:
 
 
 @pytest.fixture
+def usr_image(tomb_image: Image, tmp_path: Path) -> Path:
+    """An erofs image of that machine's own /usr; see `machines.usr_image`."""
+    return machines.usr_image(tomb_image, tmp_path / "usr.erofs")
+
+
+@pytest.fixture
 def stock_container(stock_image: Image) -> Iterator[Container]:
     """A container, off, on a copy of `stock_image`'s disk."""
     with Container(stock_image) as container:

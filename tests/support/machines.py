@@ -3,13 +3,18 @@
 Each is made once, in a booted container, by the command a person would use; see `prepared`.
 """
 
+from pathlib import Path
+
 from tests.support import image
 from tests.support.container import Container, prepared
+from tests.support.disk import discard, temporary_copy
 from tests.support.drive import PASSPHRASE
 from tests.support.image import Image
 
 HOME_UUID = "6d6d7564-0000-4000-8000-686f6d650001"
 """The LUKS UUID of the drive that `with_tomb` knows."""
+USR_UUID = "6d6d7564-0000-4000-8000-757372000001"
+"""The UUID of the file system that `usr_image` makes."""
 
 
 def adopted(below: Image | None = None) -> Image:
@@ -21,6 +26,17 @@ def adopted(below: Image | None = None) -> Image:
 def with_tomb(below: Image | None = None) -> Image:
     """`adopted` with the home tomb configured: by its LUKS UUID, and a key file."""
     return prepared(adopted(below), "tomb-trixie", "configuring a tomb", _configure_tomb)
+
+
+def usr_image(of: Image, path: Path) -> Path:
+    """Make an erofs image of a machine's own /usr at `path`; a file `origin` in it says `image`."""
+    disk = temporary_copy(of.disk, "usr")
+    try:
+        make = 'echo image >usr/origin; mkfs.erofs --quiet -zlz4 "-U$1" "$2" usr'
+        disk.beside(make, USR_UUID, str(path), timeout=300)
+    finally:
+        discard(disk)
+    return path
 
 
 def _adopt(container: Container) -> None:
