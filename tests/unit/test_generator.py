@@ -14,6 +14,7 @@ TOP = Path(__file__).parents[2]
 GENERATOR = TOP / "units/immud-generator"
 WANTS = "etc/systemd/system/local-fs.target.wants/immud.service"
 
+CLONES = "home.mount opt.mount srv.mount root.mount usr-local.mount mnt.mount media.mount"
 OWN_VAR = {
     "var.mount": (
         "Description=/var, as immud.service mounts it",
@@ -25,6 +26,7 @@ OWN_VAR = {
         "Options=bind",
     )
 }
+USUAL = {"immud.service": (f"After={CLONES}",), **OWN_VAR}
 FSTAB_VAR = "UUID=11-22 /var ext4 defaults 0 2\n"
 
 
@@ -81,7 +83,7 @@ def machine(tmp_path: Path) -> Machine:
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_a_usual_machine_waits_for_nothing(machine: Machine, shell: str) -> None:
     machine.plan()
-    assert machine.generate(shell) == OWN_VAR
+    assert machine.generate(shell) == USUAL
 
 
 def test_nothing_happens_where_immud_is_not_enabled(machine: Machine) -> None:
@@ -95,8 +97,9 @@ def test_nothing_happens_where_immud_is_not_enabled(machine: Machine) -> None:
 def test_switched_off_on_the_kernel_command_line(machine: Machine, shell: str) -> None:
     machine.plan()
     machine.write("proc/cmdline", "quiet immud=official")
-    assert machine.generate(shell) == OWN_VAR
+    assert machine.generate(shell) == USUAL
     machine.write("proc/cmdline", "quiet immud=off")
+    (machine.normal / "immud.service.d/50-immud.conf").unlink()
     (machine.normal / "var.mount").unlink()
     assert machine.generate(shell) == {}
 
@@ -131,7 +134,7 @@ def test_a_source_on_a_device_is_waited_for(
 ) -> None:
     machine.plan(wait=7, **{tree: source})
     assert machine.generate() == {
-        "immud.service": (f"Wants={unit}", f"After={unit}"),
+        "immud.service": (f"Wants={unit}", f"After={unit} {CLONES}"),
         unit: ("JobRunningTimeoutSec=7s",),
         **OWN_VAR,
     }
@@ -142,7 +145,7 @@ def test_two_sources_on_two_devices(machine: Machine) -> None:
     usr, etc = (f"dev-disk-by\\x2dlabel-{name}.device" for name in "ue")
     assert machine.generate()["immud.service"] == (
         f"Wants={usr} {etc} {etc}",
-        f"After={usr} {etc} {etc}",
+        f"After={usr} {etc} {etc} {CLONES}",
     )
 
 
@@ -175,7 +178,7 @@ def test_device_units_are_named_as_systemd_names_them(
 def test_a_var_partition_comes_first_and_is_left_to_its_own_unit(machine: Machine) -> None:
     machine.plan()
     machine.fstab(FSTAB_VAR)
-    assert machine.generate() == {"immud.service": ("After=var.mount",)}
+    assert machine.generate() == {"immud.service": (f"After=var.mount {CLONES}",)}
 
 
 def test_mounts_below_a_covered_tree_come_after(machine: Machine) -> None:
@@ -194,6 +197,7 @@ def test_mounts_below_a_covered_tree_come_after(machine: Machine) -> None:
     after = ("After=immud.service",)
     assert machine.generate() == {
         **OWN_VAR,
+        "immud.service": (f"After={CLONES.removeprefix('home.mount ')}",),
         "var-log.mount": after,
         "home-my\\x20data.mount": after,
         "etc-pki.mount": after,
@@ -205,7 +209,7 @@ def test_the_file_system_that_holds_a_source_comes_first(machine: Machine) -> No
     machine.plan(usr="/data/usr.erofs", etc="/elsewhere/etc")
     machine.fstab("LABEL=d /data ext4\nLABEL=e /data/usr ext4\nLABEL=f /dat ext4\n")
     assert machine.generate() == {
-        "immud.service": ("Wants=data.mount", "After=data.mount"),
+        "immud.service": ("Wants=data.mount", f"After=data.mount {CLONES}"),
         **OWN_VAR,
     }
 
@@ -222,7 +226,7 @@ def test_a_source_on_a_file_system_below_var_waits_for_it_and_not_the_other_way(
 
 def test_a_source_on_the_root_file_system_delays_nothing(machine: Machine) -> None:
     machine.plan(usr="/images/usr.erofs", etc="/elsewhere/etc")
-    assert machine.generate() == OWN_VAR
+    assert machine.generate() == USUAL
 
 
 def test_a_plan_that_is_gone_is_compiled_at_boot(machine: Machine) -> None:
