@@ -49,6 +49,8 @@ from immud.watch.mounts import MountWatch
 from immud.watch.udev import UdevWatch
 
 MANAGER_PATH = "/org/immud1"
+# Changes within this time are told as one, and after what they have set going, seconds.
+TOGETHER = 0.01
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -72,7 +74,8 @@ class Daemon:
         self._layout = Layout()
         self._told: tuple[Problem, ...] = ()
         self._subscribers: list[Changed] = []
-        self._refreshing = False
+        self._status = ""
+        self._refreshing = self._telling = False
         self._stopping = False
         self._times = {**dict(self._facts.times), "DaemonStart": now()}
         self._jobs = Jobs(self._notify)
@@ -81,7 +84,7 @@ class Daemon:
         self._tombs = Tombs(
             self.config.tombs,
             jobs=self._jobs,
-            changed=self.refresh,
+            changed=self._notify,
             on_open=self._tomb_opened,
             on_closed=self._tomb_closed,
             lookup=self._udev.lookup,
@@ -223,6 +226,16 @@ class Daemon:
         return attest(self._facts, self._plan, observe(self._plan))
 
     def _notify(self) -> None:
+        """Something readable may have changed. Cheap: this is called at every step of a tomb."""
+        for changed in self._subscribers:
+            changed()
+        if not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_later(TOGETHER, self._tell)
+
+    def _tell(self) -> None:
+        """Tell the journal of new problems, and the service manager how it is."""
+        self._telling = False
         problems = self.problems()
         for problem in problems:
             if problem not in self._told and problem.severity != Severity.NOTICE:
@@ -234,9 +247,9 @@ class Daemon:
                     **{f"problem_{name}": value for name, value in problem.data.items()},
                 )
         self._told = problems
-        notify.status(self.status())
-        for changed in self._subscribers:
-            changed()
+        if (status := self.status()) != self._status:
+            self._status = status
+            notify.status(status)
 
     def status(self) -> str:
         """The STATUS line of `systemctl status immud`."""
