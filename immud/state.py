@@ -8,21 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from immud.early import mountinfo, steps
-from immud.early.facts import Facts
+from immud.early.facts import LASTING, Facts
 from immud.early.observe import Observed
 from immud.early.plan import BootPlan
 from immud.model import LinkFact, ManagerState, MountFact, Problem, Severity
-
-# Of phase 1's problems these are about a moment, not about something that can be looked at.
-_LASTING = {
-    "plan-missing",
-    "source-missing",
-    "usr-refused",
-    "pid1-reload",
-    "pid1-reexec",
-    "phase1-failed",
-    "facts-unwritable",
-}
 
 _SOURCED = ("/usr", "/etc", "/var")
 
@@ -40,7 +29,7 @@ class Layout:
 
 def attest(facts: Facts, plan: BootPlan | None, observed: Observed) -> Layout:
     """Hold what was observed against the plan of this boot."""
-    lasting = [problem_of(p) for p in facts.problems if p[1] in _LASTING]
+    lasting = [problem_of(p) for p in facts.problems if p[1] in LASTING]
     if plan is None:
         return Layout(problems=tuple(lasting))
     found = steps.resolve(plan, observed)
@@ -100,7 +89,7 @@ def _mount(where: str, how: str, source: str, observed: Observed) -> MountFact:
 def _explain(mount: MountFact, facts: Facts) -> Problem:
     """What phase 1 said about this path, or else a sentence of our own."""
     for record in facts.problems:
-        if ("path", mount.where) in record[3] and record[1] not in _LASTING:
+        if ("path", mount.where) in record[3] and record[1] not in LASTING:
             return problem_of(record)
     text = {
         "missing": f"{mount.where} is not mounted any more",

@@ -14,6 +14,18 @@ DIRECTORY = "/run/immud"
 PATH = DIRECTORY + "/facts"
 PLAN = DIRECTORY + "/plan"
 
+# Problems that are about a moment of the boot; all others are about something that can be
+# looked at, and are over when that is as it should be.
+LASTING = (
+    "plan-missing",
+    "source-missing",
+    "usr-refused",
+    "pid1-reload",
+    "pid1-reexec",
+    "phase1-failed",
+    "facts-unwritable",
+)
+
 
 class Facts:
     """What phase 1 found and did.

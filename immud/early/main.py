@@ -21,7 +21,7 @@ def main() -> None:
     if mode == "boot":
         boot()
     elif mode == "reconcile":
-        made = lay_out(("swap",))
+        made = reconcile()
         facts.write(made)
         sys.exit(0 if made.layout == "done" else 1)
     elif mode == "pid1":
@@ -68,13 +68,42 @@ def switched_off() -> bool:
         return "immud=off" in file.read().replace("\0", " ").split()
 
 
-def lay_out(leave_out: tuple[str, ...] = ()) -> facts.Facts:
-    """Perform what is missing of the plan, steps of the kinds in `leave_out` excepted."""
+def reconcile() -> facts.Facts:
+    """Perform what is missing of the layout of this boot, in a system that runs.
+
+    By the plan it was laid out by, whatever the configuration says meanwhile. Where
+    /usr, /etc and /var come from is decided at boot alone: programs use them now.
+    """
+    made, wanted = facts.read(), facts.kept_plan()
+    if made is None or wanted is None:
+        return facts.Facts(layout="off")
+    found = steps.resolve(wanted, observe(wanted))
+    todo = tuple(
+        step
+        for step in found.steps
+        if step.op != "swap"
+        and not (step.target in ("/usr", "/etc", "/var") and step.source != step.target)
+    )
+    failed = execute.perform(todo, execute.Trees(legacy=is_legacy()))
+    kept = [problem for problem in made.problems if problem[1] in facts.LASTING]
+    problems = (*kept, *failed, *found.problems)
+    return facts.Facts(
+        layout="partial" if any(p[0] == "error" for p in problems) else "done",
+        plan=made.plan,
+        mounts=ours(wanted, found.links),
+        links=found.links,
+        problems=problems,
+        times=made.times,
+    )
+
+
+def lay_out() -> facts.Facts:
+    """Perform what is missing of the plan."""
     wanted, origin, problems = load()
     problems += _keep(wanted)  # before PID 1 may be told to run the generator again
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
-    todo = tuple(step for step in found.steps if step.op not in leave_out)
+    todo = found.steps
     if any(step.op == "attach" and step.source != step.target for step in todo):
         from immud.early import elsewhere  # noqa: PLC0415 - only where a source is elsewhere
 

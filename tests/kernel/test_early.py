@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # Everything phase 1 loads late, because below the new root there is nothing to load from.
-from immud.early import elsewhere, kernel, main, mountinfo, plan
+from immud.early import elsewhere, facts, kernel, main, mountinfo, plan
 from immud.early.plan import BootPlan, Row
 from tests.support.namespaces import enter_root, namespaced
 from tests.support.stock import stock_root
@@ -277,6 +277,30 @@ def test_a_source_without_its_marker_is_not_used(tmp_path: Path) -> None:
         assert not os.path.exists(elsewhere.SOURCES_OK)
 
     booted(tmp_path, check, prepare, BootPlan(var="/data/var", rows=SILVERBLUE))
+
+
+def test_reconcile_chooses_no_source_again_and_stacks_nothing(tmp_path: Path) -> None:
+    def prepare() -> None:
+        os.makedirs("/data/var")
+
+    def check() -> None:
+        facts.write(main.lay_out())
+        before = table()
+        # the source turns up, and the configuration changes, while programs use what there is
+        Path("/data/var/.immud").touch()
+        Path(plan.PATH).write_bytes(plan.encode(BootPlan(etc="/data/etc")))
+        for _ in range(3):
+            made = main.reconcile()
+            facts.write(made)
+            assert [p[1] for p in made.problems if p[0] == "error"] == ["source-missing"]
+        assert table() == before
+        # what is missing is put back all the same
+        kernel.umount2("/home")
+        made = main.reconcile()
+        assert sorted(table()) == sorted(before)
+        assert not refuses("/home/alice/x")
+
+    booted(tmp_path, check, prepare, BootPlan(var="/data/var", rows=SILVERBLUE, root=False))
 
 
 def test_mount_alone_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
