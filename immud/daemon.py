@@ -55,6 +55,8 @@ TOGETHER = 0.01
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
 
+_RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTICE: 2}
+
 NO_UDEV = Problem(
     Severity.WARNING,
     "no-udev",
@@ -100,9 +102,11 @@ class Daemon:
     def problems(self) -> tuple[Problem, ...]:
         bus = (self._link.problem,) if self._link and self._link.problem else ()
         udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
-        return (
+        found = (
             *self._config_problems, *self._layout.problems, *self._tombs.problems(), *bus, *udev
         )  # fmt: skip
+        # What matters most comes first, and within that what was found first.
+        return tuple(sorted(found, key=lambda problem: _RANK[problem.severity]))
 
     def boot(self) -> Mapping[str, Any]:
         return {

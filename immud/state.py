@@ -89,7 +89,8 @@ def _mount(where: str, how: str, source: str, observed: Observed) -> MountFact:
 def _explain(mount: MountFact, facts: Facts) -> Problem:
     """What phase 1 said about this path, or else a sentence of our own."""
     for record in facts.problems:
-        if ("path", mount.where) in record[3] and record[1] not in LASTING:
+        about = ("path", mount.where) in record[3] and record[1] not in LASTING
+        if about and record[0] == Severity.ERROR:
             return problem_of(record)
     text = {
         "missing": f"{mount.where} is not mounted any more",

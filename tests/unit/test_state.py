@@ -56,6 +56,15 @@ def test_a_problem_of_phase_1_lasts_as_long_as_what_it_was_about() -> None:
     assert codes(facts, BootPlan(), Observed(mounts=IN_PLACE)) == ["usr-refused"]
 
 
+def test_a_directory_that_is_not_kept_writable_any_more_is_an_error() -> None:
+    """Although phase 1 said something about it: that it is not adopted, which is no error."""
+    plan = BootPlan(rows=(HOME,))
+    said = ("notice", "unadopted", "it stays", (("path", "/home"), ("target", "var/home")))
+    facts = Facts(layout="done", problems=(said,))
+    found = codes(facts, plan, observed(HOME, "directory", mounts=IN_PLACE))
+    assert sorted(found) == ["mount-missing", "unadopted"]
+
+
 def test_a_link_that_is_gone_is_missing() -> None:
     row = Row("/home", "var/home")
     seen = observed(HOME, "absent", mounts=IN_PLACE)
