@@ -15,9 +15,8 @@ from immud import log
 from immud.bus import names
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
-from immud.log import MessageId
-from immud.model import Problem, Severity, TombConfig, TombState, TombView
-from immud.tomb import drive
+from immud.model import Problem, TombConfig, TombState, TombView
+from immud.tomb import drive, report
 from immud.tomb.machine import (
     IDLE,
     OPENING,
@@ -37,16 +36,10 @@ from immud.tomb.machine import (
 )
 from immud.tomb.match import candidates
 from immud.tomb.volume import Volume
+from immud.tomb.works import Order, Works
 from immud.watch.devices import Device
 
 Told = Callable[[str], Awaitable[None] | None]
-
-# What is told of a state in the journal: where it was reached and not merely passed.
-_NOTEWORTHY = {
-    TombState.OPEN: MessageId.TOMB_OPENED,
-    TombState.LOST: MessageId.TOMB_LOST,
-    TombState.FAILED: MessageId.TOMB_FAILED,
-}
 
 # What units that belong to an open tomb get to stop before it is unmounted, seconds.
 FAREWELL = 10.0
@@ -80,7 +73,7 @@ class Owner:
     def __init__(
         self,
         config: TombConfig,
-        volume: Volume,
+        works: Works,
         *,
         jobs: Jobs,
         changed: Callable[[], None],
@@ -90,7 +83,7 @@ class Owner:
         self.config = config
         self.path = names.tomb_path(config.name)
         self._log = log.get(tomb=config.name)
-        self._volume = volume
+        self._works = works
         self._jobs = jobs
         self._changed = changed
         self._on_open = on_open
@@ -107,6 +100,10 @@ class Owner:
         self._force = False
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def _volume(self) -> Volume:
+        return self._works.volume
 
     @property
     def life(self) -> Life:
@@ -134,27 +131,7 @@ class Owner:
 
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
-        life, name = self._life, self.config.name
-        data = {"tomb": name}
-        found = []
-        if life.error and life.state is not TombState.OPEN:
-            code = "tomb-failed" if life.state is TombState.FAILED else "tomb-residue"
-            text = f"Tomb {name}: {life.error}"
-            found.append(Problem(Severity.WARNING, code, text, data))
-        if life.state is TombState.AMBIGUOUS:
-            nodes = ", ".join(self._devices[key].devnode for key in life.candidates)
-            text = (
-                f"Tomb {name} stays closed: {nodes} all answer to it. Unplug all but the right one."
-            )
-            found.append(Problem(Severity.WARNING, "tomb-ambiguous", text, data))
-        if life.state is TombState.OPEN and self._volume.hidden:
-            where = self._volume.target
-            text = (
-                f"{where} has files of its own, which tomb {name} hides while it is open. "
-                "Close it to see them."
-            )
-            found.append(Problem(Severity.NOTICE, "tomb-hides-files", text, data))
-        return tuple(found)
+        return report.problems(self.config.name, self._life, self._volume, self._devices)
 
     def open(self, uid: int, options: Mapping[str, Any], passphrase: bytes | None) -> RunningJob:
         """Open it; a passphrase answers the question that may be pending. Raises WrongState."""
@@ -274,7 +251,7 @@ class Owner:
     async def _take(self, event: Event) -> None:
         before = self._life
         self._life, actions = step(before, event)
-        self._report(before)
+        report.transition(self._log, self.config.name, before, self._life)
         for action in actions:
             await self._act(action)
         if self._life.work is None:
@@ -291,24 +268,6 @@ class Owner:
         """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
         mounted = self._volume.state().mounted if self._life.state is TombState.OPEN else None
         return mounted.devnode if mounted else ""
-
-    def _report(self, before: Life) -> None:
-        name, life = self.config.name, self._life
-        if life.state is before.state:
-            return
-        fields = {"was": str(before.state), "state": str(life.state)}
-        text = f"Tomb {name} is {life.state}" + (f": {life.error}" if life.error else ".")
-        message_id = _NOTEWORTHY.get(life.state)
-        if life.state in IDLE and before.state in (TombState.CLOSING, TombState.LOST):
-            message_id = message_id or MessageId.TOMB_CLOSED
-            if not life.error:
-                text = f"Tomb {name} is closed; nothing of it is left."
-        if message_id is None:
-            self._log.debug(text, **fields)
-        elif life.error:
-            self._log.warning(text, message_id=message_id, **fields)
-        else:
-            self._log.notice(text, message_id=message_id, **fields)
 
     def _follow(self) -> None:
         """Give a job to what happens of itself, so that it can be seen and cancelled."""
@@ -393,37 +352,18 @@ class Owner:
             await asyncio.wait((work,))
 
     async def _perform(self, action: Action) -> None:
-        volume, device = self._volume, self._device
-        match action:
-            case Action.UNMOUNT:
-                await self._say_farewell()
-                await volume.unmount(force=self._force)
-            case Action.UNMAP:
-                await volume.unmap()
-            case Action.RETREAT:
-                await volume.retreat()
-            case Action.PURGE:
-                for holder in (await volume.purge()).values:
-                    self._log.warning(
-                        f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
-                        f"it held the pulled tomb {self.config.name} ({holder.how}).",
-                    )
-            case _:
-                if device is None:
-                    raise ImmudError("Its drive is gone; plug it in again.")
-                await self._with(action, device)
-
-    async def _with(self, action: Action, device: Device) -> None:
-        match action:
-            case Action.UNLOCK:
-                passphrase, self._passphrase = self._passphrase, None
-                await self._volume.unlock(device, passphrase)
-            case Action.CHECK:
-                await self._volume.check(device)
-            case Action.MOUNT:
-                await self._volume.mount(device)
-            case Action.EJECT:
-                await self._volume.eject(device)
+        if action is Action.UNMOUNT:
+            await self._say_farewell()
+        passphrase = None
+        if action is Action.UNLOCK:
+            passphrase, self._passphrase = self._passphrase, None
+        for holder in await self._works.perform(
+            action, Order(self._device, passphrase, self._force)
+        ):
+            self._log.warning(
+                f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
+                f"it held the pulled tomb {self.config.name} ({holder.how}).",
+            )
 
     async def _say_farewell(self) -> None:
         """Units that hooked themselves to the open tomb stop first, and are not in the way."""
@@ -433,11 +373,11 @@ class Owner:
                 async with asyncio.timeout(FAREWELL):
                     await farewell
 
-    def reconfigure(self, config: TombConfig, volume: Volume) -> bool:
+    def reconfigure(self, config: TombConfig, works: Works) -> bool:
         """Take a new configuration; False while the tomb is in use under the old one."""
         if not self.idle:
             return False
-        self.config, self._volume = config, volume
+        self.config, self._works = config, works
         self._life = replace(self._life, auto_open=config.auto_open)
         self._inbox.put_nowait(Look())
         return True

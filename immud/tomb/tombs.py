@@ -10,6 +10,7 @@ from immud.model import Problem, TombConfig, TombState
 from immud.service import Changed
 from immud.tomb.owner import Owner, Told
 from immud.tomb.volume import Volume
+from immud.tomb.works import Works
 from immud.watch.devices import Device, DeviceEvent, What
 
 HOME = "/var/home"
@@ -44,13 +45,13 @@ class Tombs:
         self._started = False
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
-    def _volume(self, config: TombConfig) -> Volume:
-        return Volume(config, self._lookup, self._nudge)
+    def _works(self, config: TombConfig) -> Works:
+        return Works(Volume(config, self._lookup, self._nudge))
 
     def _owner(self, config: TombConfig) -> Owner:
         return Owner(
             config,
-            self._volume(config),
+            self._works(config),
             jobs=self._jobs,
             changed=self._settled,
             on_open=self._on_open,
@@ -109,7 +110,7 @@ class Tombs:
                 if self._started:
                     owner.start(self._devices)
             elif owner.config != config:
-                owner.reconfigure(config, self._volume(config))
+                owner.reconfigure(config, self._works(config))
         for name in set(self._owners) - set(self._wanted):
             if self._owners[name].idle:
                 # Its task ends on its own: this may be running in it.

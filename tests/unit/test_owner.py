@@ -7,12 +7,13 @@ import pytest
 
 from immud.errors import Busy, Cancelled, ImmudError, WrongState
 from immud.jobs import Jobs
-from immud.model import JobResult, TombConfig, TombState
+from immud.model import Holder, JobResult, TombConfig, TombState
 from immud.tomb import drive
 from immud.tomb.dm import Mapping
-from immud.tomb.holders import Holders
+from immud.tomb.machine import Action
 from immud.tomb.owner import Owner
 from immud.tomb.volume import State
+from immud.tomb.works import Order
 from immud.watch.devices import Device
 
 STICK = Device("/devices/a", "/dev/sda", "8:0", "1", fs_type="crypto_LUKS", label="mine")
@@ -50,37 +51,24 @@ class Bench:
         if name in self.fail:
             raise self.fail[name]
 
-    async def unlock(self, device: Device, passphrase: bytes | None) -> None:
-        self.passphrases.append(passphrase)
-        await self._work("unlock")
-        self.mapped = True
+    @property
+    def volume(self) -> "Bench":
+        return self
 
-    async def check(self, device: Device) -> None:
-        await self._work("check")
-
-    async def mount(self, device: Device) -> None:
-        await self._work("mount")
-        self.mounted = True
-
-    async def unmount(self, *, force: bool = False) -> None:
-        await self._work("unmount by force" if force else "unmount")
-        self.mounted = False
-
-    async def unmap(self) -> None:
-        await self._work("unmap")
-        self.mapped = False
-
-    async def retreat(self) -> None:
-        await self._work("retreat")
-        self.mapped = self.mounted = False
-
-    async def purge(self) -> Holders:
-        await self._work("purge")
-        self.mapped = self.mounted = False
-        return Holders(())
-
-    async def eject(self, device: Device) -> None:
-        await self._work("eject")
+    async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
+        forced = action is Action.UNMOUNT and order.force
+        if action is Action.UNLOCK:
+            self.passphrases.append(order.passphrase)
+        await self._work(f"{action} by force" if forced else str(action))
+        self.mapped, self.mounted = {
+            Action.UNLOCK: (True, self.mounted),
+            Action.MOUNT: (self.mapped, True),
+            Action.UNMOUNT: (self.mapped, False),
+            Action.UNMAP: (False, self.mounted),
+            Action.RETREAT: (False, False),
+            Action.PURGE: (False, False),
+        }.get(action, (self.mapped, self.mounted))
+        return ()
 
 
 class Stand:
@@ -93,7 +81,7 @@ class Stand:
         self.jobs = Jobs(lambda: None)
         self.owner = Owner(
             TombConfig("home", label="mine"),
-            self.bench,  # type: ignore[arg-type] # it has what the owner asks of a Volume
+            self.bench,  # type: ignore[arg-type] # it has what the owner asks of Works
             jobs=self.jobs,
             changed=lambda: None,
             on_open=lambda name: self.told.append("open"),

@@ -1,0 +1,192 @@
+"""Closing a volume, politely or because its drive is gone, so that nothing of it is left.
+
+Each work asks the kernel what there is and takes that away: any of them may be repeated.
+"""
+
+import asyncio
+import errno
+import signal
+from contextlib import suppress
+
+from immud.child import in_child
+from immud.early import mountinfo
+from immud.early.kernel import MNT_DETACH
+from immud.errors import Busy
+from immud.model import Holder
+from immud.tomb import dm, drive, holders, loops, mounts
+from immud.tomb.volume import Volume
+from immud.watch.devices import Device
+
+# From SIGTERM to SIGKILL where a person said force, seconds.
+POLITE = 5.0
+# A mapping whose last user was killed is gone in milliseconds; a process stuck in the
+# kernel may keep it, empty, for longer than anybody wants to wait.
+SETTLE = 3.0
+QUICK = 0.3
+
+
+def _purge_here(devices: list[str]) -> list[str]:
+    """In a child: out of everybody's sight, and no key in the kernel; the mappings' names."""
+    stacked = loops.stack(devices)
+    names = [mapping.name for mapping in dm.mappings() if mapping.number in stacked]
+    for _ in range(100):
+        # Mounts can be stacked, and each layer shows only when the one above has gone.
+        if not mounts.take_away(stacked, MNT_DETACH):
+            break
+    loops.detach(stacked)
+    for number in devices:
+        for name in (m.name for m in dm.mappings() if m.number == number):
+            with suppress(OSError):
+                dm.wipe(name, dm.sectors(number))
+    for name in reversed(names):
+        with suppress(OSError):
+            dm.remove(name, deferred=True)
+    return stacked
+
+
+def _purge_and_find(
+    devices: list[str], prefixes: list[str], maps: bool
+) -> tuple[list[str], list[holders.Found]]:
+    """In a child: the above, and who holds what is left; one fork less to wait for."""
+    stacked = _purge_here(devices)
+    return stacked, holders.scan([holders.pair(number) for number in stacked], prefixes, maps=maps)
+
+
+def _remove(name: str) -> bool:
+    """In a child: remove a mapping, or whatever stands below it of cryptsetup's own too.
+
+    False where it is still open.
+    """
+    below = dm.dependencies(name)
+    try:
+        dm.remove(name)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return True
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    for mapping in dm.mappings():
+        # The integrity device cryptsetup puts between a volume and its drive.
+        if mapping.number in below and mapping.uuid.startswith("CRYPT-SUBDEV-"):
+            dm.remove(mapping.name, deferred=True)
+    return True
+
+
+def _remove_later(name: str) -> None:
+    """In a child: remove a mapping as soon as nobody has it open."""
+    dm.remove(name, deferred=True)
+
+
+async def _find(volume: Volume, numbers: list[str], *, namespaces: bool = False) -> holders.Holders:
+    pairs = [holders.pair(number) for number in numbers]
+    return await holders.find(pairs, _prefixes(volume, numbers), namespaces=namespaces)
+
+
+def _prefixes(volume: Volume, numbers: list[str]) -> list[str]:
+    """btrfs's files have other numbers than its mount; elsewhere a path proves nothing."""
+    return [volume.target] if any(number.startswith("0:") for number in numbers) else []
+
+
+async def unmount(volume: Volume, *, force: bool = False) -> None:
+    """Unmount politely. Raises Busy with the names of those in the way.
+
+    With `force` they are asked to end, then ended.
+    """
+    mapping = volume.state().mounted
+    if mapping is None:
+        return
+    numbers = volume.devices(mapping)
+    for attempt in range(3):
+        try:
+            await in_child(mounts.take_away, numbers, timeout=300)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return
+        found = await _find(volume, await in_child(loops.stack, numbers))
+        if not force or attempt == 2:
+            raise Busy(f"{volume.target} is in use by {_in_the_way(volume, found, numbers)}.")
+        await found.end(signal.SIGKILL if attempt else signal.SIGTERM, POLITE)
+
+
+def _in_the_way(volume: Volume, found: holders.Holders, numbers: list[str]) -> str:
+    below = [
+        Holder(0, 0, entry.target, "", f"{entry.fstype} mounted there")
+        for entry in mountinfo.read()
+        if entry.target.startswith(f"{volume.target}/") and entry.dev not in numbers
+    ]
+    return holders.sentence([*found.values, *below]) or "the kernel (a swap file, or an export)"
+
+
+async def unmap(volume: Volume) -> None:
+    """Take away what is mapped and not mounted. Raises Busy where it is held elsewhere."""
+    for mapping in filter(volume.base, volume.state().mappings):
+        numbers = volume.devices(mapping)
+        if await in_child(_remove, mapping.name):
+            continue
+        # Private copies of the mount in other namespaces, which ours did not take along.
+        await in_child(mounts.take_away_elsewhere, numbers)
+        if await in_child(_remove, mapping.name):
+            continue
+        # udev looks at what was just closed; whoever it is, the mapping ends with them.
+        await in_child(_remove_later, mapping.name)
+        if not await _gone(volume, (mapping,), SETTLE):
+            found = await _find(volume, numbers, namespaces=True)
+            raise Busy(
+                f"{mapping.devnode} is unmounted, but still in use by "
+                f"{_in_the_way(volume, found, numbers)}; it is closed as soon as they end."
+            )
+
+
+async def retreat(volume: Volume) -> None:
+    """Take back an opening that was interrupted: nobody can have come to hold it."""
+    await unmount(volume, force=True)
+    await unmap(volume)
+
+
+async def purge(volume: Volume) -> holders.Holders:
+    """The drive is gone. Everything of it goes: mounts, key, loops, holders, mapping.
+
+    In this order: first what others could still see, then the key, then those
+    who hold the rest. Returns the holders that were ended.
+    """
+    dead = [m for m in volume.state().mappings if not volume.base(m)]
+    numbers = [number for m in dead for number in volume.devices(m)]
+    if not numbers:
+        return holders.Holders(())
+    (stacked, ended), _ = await asyncio.gather(
+        in_child(_purge_and_find, numbers, _prefixes(volume, numbers), False),
+        in_child(mounts.take_away_elsewhere, numbers, MNT_DETACH),
+    )
+    found = holders.Holders(ended)
+    await found.end(signal.SIGKILL, 1.0)
+    if await _gone(volume, tuple(dead), QUICK):
+        return found
+    # Who mapped a file and closed it; and what appeared meanwhile, such as a mount on a mount.
+    stacked, late = await in_child(_purge_and_find, numbers, _prefixes(volume, numbers), True)
+    await holders.Holders(late).end(signal.SIGKILL, 1.0)
+    if not await _gone(volume, tuple(dead), SETTLE):
+        rest = await _find(volume, stacked, namespaces=True)
+        names = ", ".join(mapping.devnode for mapping in dead)
+        raise Busy(
+            f"The key is wiped and nothing is mounted, but {names} is still held by "
+            f"{_in_the_way(volume, rest, stacked)}; it goes when they end."
+        )
+    return found
+
+
+async def _gone(volume: Volume, which: tuple[dm.Mapping, ...], seconds: float) -> bool:
+    """Wait for mappings to disappear, which the kernel announces as removals."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while set(which) & set(dm.mappings()):
+                volume.nudge.clear()
+                await volume.nudge.wait()
+    return not set(which) & set(dm.mappings())
+
+
+async def eject(device: Device) -> None:
+    """Switch the drive off, as far as it can be."""
+    await in_child(drive.switch_off, device.disk, device.devnode)

@@ -1,0 +1,56 @@
+"""The works of a tomb's machine, each handed to whoever performs it."""
+
+from dataclasses import dataclass, field
+
+from immud.errors import ImmudError
+from immud.model import Holder
+from immud.tomb import closing, opening
+from immud.tomb.machine import Action
+from immud.tomb.volume import Volume
+from immud.watch.devices import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a work needs to know besides its volume: the drive, what was asked along with it."""
+
+    device: Device | None = None
+    passphrase: bytes | None = field(default=None, repr=False)
+    force: bool = False
+
+
+class Works:
+    """Performs the works on one volume."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+
+    async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
+        """Perform `action`; returns who was ended for it, unasked. Raises ImmudError, OSError."""
+        volume = self.volume
+        match action:
+            case Action.UNMOUNT:
+                await closing.unmount(volume, force=order.force)
+            case Action.UNMAP:
+                await closing.unmap(volume)
+            case Action.RETREAT:
+                await closing.retreat(volume)
+            case Action.PURGE:
+                return (await closing.purge(volume)).values
+            case _:
+                if order.device is None:
+                    raise ImmudError("Its drive is gone; plug it in again.")
+                await self._with(action, order.device, order)
+        return ()
+
+    async def _with(self, action: Action, device: Device, order: Order) -> None:
+        volume = self.volume
+        match action:
+            case Action.UNLOCK:
+                await opening.unlock(volume, device, order.passphrase)
+            case Action.CHECK:
+                await opening.check(volume, device)
+            case Action.MOUNT:
+                await opening.mount(volume, device)
+            case Action.EJECT:
+                await closing.eject(device)
