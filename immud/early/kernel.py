@@ -54,6 +54,11 @@ UMOUNT_NOFOLLOW = 8
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+
 CLONE_NEWNS = 0x00020000
 
 _SYS_OPEN_TREE = 428
@@ -61,6 +66,7 @@ _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
+_SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -76,6 +82,16 @@ class _MountAttr(ctypes.Structure):
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _OpenHow(ctypes.Structure):
+    """struct open_how of openat2(2)."""
+
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
     )
 
 
@@ -172,6 +188,17 @@ def umount2(target: str, flags: int = 0) -> None:
     """Unmount the topmost mount at `target`; UMOUNT_NOFOLLOW is always set."""
     if _libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW):
         raise _fail(target)
+
+
+def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
+    """Open `path` below `dir_fd`, its walk restricted by RESOLVE_* flags."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    fd: int = _syscall(
+        _SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(24)
+    )
+    if fd < 0:
+        raise _fail(path)
+    return fd
 
 
 def renameat2(old: str, new: str, flags: int, *, dir_fd: int = AT_FDCWD) -> None:
