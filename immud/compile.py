@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 
 from immud.config import load
+from immud.early.attempts import PATH as COUNT
 from immud.early.plan import PATH, BootPlan, encode
 from immud.model import Config
 
@@ -77,10 +78,10 @@ def _write(name: str, data: bytes, dir_fd: int) -> None:
 
 
 def remove_plan(root: str = "/") -> bool:
-    """Remove the plan and whatever an interrupted write left; False if there was none."""
+    """Remove the plan, what an interrupted write left and the count; False if there was none."""
     path = os.path.join(root, PATH[1:])
     removed = False
-    for name in (path + ".new", path):
+    for name in (path + ".new", os.path.join(root, COUNT[1:]), path):
         with suppress(FileNotFoundError):
             os.unlink(name)
             removed = name == path

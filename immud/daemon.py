@@ -159,6 +159,8 @@ class Daemon:
     async def _reconcile(self, _job: RunningJob) -> None:
         if self._facts.layout == "off":
             raise ImmudError("This boot has no layout: the kernel command line says immud=off.")
+        if self._facts.layout == "skipped":
+            raise ImmudError("This boot has no layout: the boots before it failed; reboot.")
         await run(*command("reconcile"), timeout=60, allowed=(0, 1))
         self._facts = facts.read() or self._facts
         self.refresh()

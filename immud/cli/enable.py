@@ -7,6 +7,7 @@ from argparse import Namespace
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_now, compile_plan, remove_plan, write_plan
+from immud.early import attempts
 from immud.early.plan import PATH, PlanError, decode
 from immud.enablement import follow
 from immud.errors import ImmudError, NotAuthorized
@@ -53,6 +54,7 @@ def enable(arguments: Namespace) -> int:
     # The plan first: an enabled service without one would have to compile it at boot.
     changed = write_plan(compile_plan(config), root)
     try:
+        attempts.write(0, os.path.join(root, attempts.PATH[1:]))
         systemctl("enable", root)
         follow(config.etc, enabled=True, root=root)
     except (ImmudError, OSError):

@@ -24,13 +24,16 @@ LASTING = (
     "pid1-reexec",
     "phase1-failed",
     "facts-unwritable",
+    "attempts-unwritable",
+    "boots-failed",
 )
 
 
 class Facts:
     """What phase 1 found and did.
 
-    `layout` is `done`, `partial` (some step failed) or `off`; `plan` says where
+    `layout` is `done`, `partial` (some step failed), `skipped` (the boots before failed)
+    or `off`; `plan` says where
     the plan came from: `compiled`, `fresh` (the configuration had changed),
     `last-good` (and is wrong), `usr-only` (there was none) or `none`. `mounts`
     are (path, mount id, `ro`|`rw`, source); `times` CLOCK_MONOTONIC microseconds.

@@ -10,9 +10,12 @@ Whatever happens here, READY=1 is sent and the machine goes on booting.
 import os
 import sys
 
-from immud.early import execute, facts, inputs, mountinfo, notify, plan, steps
+from immud.early import attempts, execute, facts, inputs, mountinfo, notify, plan, steps
 from immud.early.observe import observe
 from immud.early.process import command, is_legacy, now
+
+# The plan, where it came from, and what is to be said about that.
+Chosen = tuple[plan.BootPlan, str, list[steps.Problem]]
 
 
 def main() -> None:
@@ -46,7 +49,8 @@ def boot() -> None:
     if made is None:
         started = now()
         try:
-            made = facts.Facts() if switched_off() else lay_out()
+            words = command_line()
+            made = facts.Facts() if "immud=off" in words else attempt(words)
         except Exception as error:
             text = f"the layout was left out: {type(error).__name__}: {error}"
             made = facts.Facts(layout="partial", problems=(("error", "phase1-failed", text, ()),))
@@ -61,11 +65,32 @@ def boot() -> None:
     os.execv(command()[0], command("serve"))
 
 
-def switched_off() -> bool:
-    """Whether the kernel command line says `immud=off`; in a container, its init's does."""
+def command_line() -> frozenset[str]:
+    """The words of the kernel's command line; in a container, of its init's."""
     init = "/proc/1/cmdline" if os.path.exists("/run/systemd/container") else "/proc/cmdline"
     with open(init, encoding="utf-8", errors="replace") as file:
-        return "immud=off" in file.read().replace("\0", " ").split()
+        return frozenset(file.read().replace("\0", " ").split())
+
+
+def attempt(words: frozenset[str]) -> facts.Facts:
+    """Lay the system out, unless the boots before this one failed at that."""
+    try:
+        failed = attempts.begin(words)
+    except OSError as error:
+        text = (
+            f"{attempts.PATH} cannot be written ({error.strerror}), and nobody would notice "
+            "if boots failed; so only /usr is protected"
+        )
+        only_usr = plan.BootPlan(root=False)
+        return lay_out((only_usr, "usr-only", [("error", "attempts-unwritable", text, ())]))
+    if failed < attempts.LIMIT:
+        return lay_out()
+    text = (
+        f"the last {failed} boots did not come to their end, so this one leaves everything as it "
+        "is on the disk; the next one tries again (look for the reason with: journalctl -b -1)"
+    )
+    said = ("error", "boots-failed", text, (("count", str(failed)),))
+    return facts.Facts(layout="skipped", problems=(said,))
 
 
 def reconcile() -> facts.Facts:
@@ -97,9 +122,9 @@ def reconcile() -> facts.Facts:
     )
 
 
-def lay_out() -> facts.Facts:
+def lay_out(chosen: Chosen | None = None) -> facts.Facts:
     """Perform what is missing of the plan."""
-    wanted, origin, problems = load()
+    wanted, origin, problems = chosen or load()
     problems += _keep(wanted)  # before PID 1 may be told to run the generator again
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
@@ -150,8 +175,8 @@ def _follow_links(wanted: plan.BootPlan, links: tuple[steps.Link, ...]) -> list[
     return []
 
 
-def load() -> tuple[plan.BootPlan, str, list[steps.Problem]]:
-    """The plan to use, where it came from, and what is to be said about that."""
+def load() -> Chosen:
+    """The plan to use."""
     try:
         with open(plan.PATH, "rb") as file:
             compiled = plan.decode(file.read())

@@ -183,6 +183,7 @@ def test_enable_again_and_disable_leave_what_was_there(root: Path) -> None:
     enabled = tree(root)
     assert decode((root / "etc/immud/boot.plan").read_bytes()) == compile_now(str(root))
     assert sorted(enabled.keys() - before.keys()) == [
+        "etc/immud/boot.count",
         "etc/immud/boot.plan",
         "etc/systemd/system/dbus-org.immud1.service",
         "etc/systemd/system/local-fs.target.wants",

@@ -1,0 +1,74 @@
+"""How many boots in a row did not come to their end; after two, one is made without the layout.
+
+The number is in the root file system's own /etc/immud, in a file of one size that
+is overwritten in place: that needs no space, and a disk writes a sector wholly or
+not at all. Counted up here before the first mount; the script `boot-count` sets it back
+when the default target is reached, and takes this boot back at a shutdown in good order.
+
+A boot into rescue or emergency mode, asked for on the kernel command line, is not
+counted: it is not meant to reach the default target.
+"""
+
+import os
+
+PATH = "/etc/immud/boot.count"
+# What the number was when this boot was counted: a restarted phase 1 does not count again.
+COUNTED = "/run/immud/counted"
+LIMIT = 2
+
+_TEXT = "Boots in a row that did not come to their end: "
+# kernel-command-line(7): what asks for another target than the default one.
+_RESCUE = frozenset(
+    {
+        *("rescue", "single", "s", "S", "1", "emergency"),
+        *("systemd.unit=rescue.target", "systemd.unit=emergency.target"),
+    }
+)
+
+
+def begin(command_line: frozenset[str]) -> int:
+    """Count this boot, and return how many before it failed in a row.
+
+    With LIMIT of them or more this boot is to be made without the layout; it is not
+    counted, and the number stays until a boot comes to its end. Raises OSError where the
+    number cannot be written, and nothing would keep a third boot from failing like two before.
+    """
+    try:
+        with open(COUNTED, encoding="utf-8") as file:
+            return int(file.read())
+    except (FileNotFoundError, ValueError):
+        pass  # a new boot, or one that was cut off on the next lines
+    failed = read()
+    if command_line & _RESCUE:
+        return failed
+    os.makedirs(os.path.dirname(COUNTED), 0o755, exist_ok=True)
+    with open(COUNTED, "w", encoding="utf-8") as file:
+        file.write(str(failed))
+    if failed < LIMIT:
+        write(failed + 1)
+    return failed
+
+
+def read(path: str = PATH) -> int:
+    """The number in the file; 0 where there is none, or nothing anybody can read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        text = os.read(fd, 4096).decode("utf-8", "replace")
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    number = text.removeprefix(_TEXT).strip()
+    return int(number) if text.startswith(_TEXT) and number.isdecimal() else 0
+
+
+def write(number: int, path: str = PATH) -> None:
+    """Overwrite the number and have it on the disk on return. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_DSYNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, f"{_TEXT}{min(number, 99):2}\n".encode())
+    finally:
+        os.close(fd)
