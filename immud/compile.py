@@ -23,6 +23,7 @@ def compile_plan(config: Config) -> BootPlan:
         rows=config.rows,
         root=config.root_readonly,
         wait=config.wait,
+        hold=config.hold_back,
         configs=config.files,
     )
 

@@ -26,7 +26,7 @@ TABLE_KEYS: Mapping[str, Mapping[str, Rule]] = {
     "etc": {"source": rules.source},
     "var": {"source": rules.source},
     "root": {"readonly": rules.boolean},
-    "boot": {"wait": rules.seconds},
+    "boot": {"wait": rules.seconds, "hold_back": rules.units},
     "log": {"level": rules.one_of(*rules.LOG_LEVELS)},
     "layout": {"table": rules.one_of(*TABLES)},
 }
@@ -206,6 +206,7 @@ class _Merge:
             var=get(("var", "source"), defaults.var),
             root_readonly=get(("root", "readonly"), defaults.root_readonly),
             wait=get(("boot", "wait"), defaults.wait),
+            hold_back=get(("boot", "hold_back"), defaults.hold_back),
             rows=rows,
             tombs=tombs,
             log_level=get(("log", "level"), defaults.log_level),

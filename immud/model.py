@@ -117,6 +117,7 @@ class Config:
     var: str = "/var"
     root_readonly: bool = True
     wait: int = 10
+    hold_back: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     tombs: tuple[TombConfig, ...] = ()
     log_level: str = "info"

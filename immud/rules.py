@@ -29,6 +29,8 @@ _TAG = re.compile(r"(LABEL|UUID|PARTLABEL|PARTUUID)=([^:/]+)(?::(/.*))?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _PARTUUID = re.compile(_UUID.pattern + "|[0-9a-f]{8}-[0-9a-f]{2}")
 _TOMB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,30}")
+# systemd.unit(5): what can be ordered, and be held back for ever without harm to the boot.
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target)")
 _OPTION = re.compile(r"[A-Za-z0-9_.:/=+@%-]+")
 # A tomb is mounted nosuid,nodev whatever is asked for; these would undo that, or are
 # words of fstab(5) that mean nothing to the kernel.
@@ -81,6 +83,20 @@ def seconds(value: Any) -> int:
     if not 0 <= value <= 600:
         raise Wrong(f"is {value}; it has to be a whole number of seconds from 0 to 600")
     return value
+
+
+def units(value: Any) -> tuple[str, ...]:
+    """Names of units, as systemctl(1) takes them."""
+    wanted = 'an array of names of units such as ["postgresql.service"]'
+    if not isinstance(value, list):
+        raise Wrong(f"is {kind_of(value)}; it has to be {wanted}")
+    for unit in value:
+        text = _string(unit, "the name of a unit")
+        if not _UNIT.fullmatch(text):
+            raise Wrong(f'has "{text}" in it; it has to be {wanted}')
+        if text in ("immud.service", "dbus.service", "systemd-journald.service"):
+            raise Wrong(f'has "{text}" in it, without which nobody could say what is wrong')
+    return tuple(value)
 
 
 def one_of(*words: str) -> Any:

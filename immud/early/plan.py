@@ -75,10 +75,11 @@ class BootPlan:
 
     `usr`, `etc` and `var` are sources in the configuration's own words: a path,
     or `LABEL=x`, `UUID=x`, `PARTLABEL=x`, each with an optional `:/sub/path`.
-    The path itself (`/usr`) means the tree that is already there.
+    The path itself (`/usr`) means the tree that is already there. `hold` names units
+    that immud-generator keeps from starting where one of them is missing.
     """
 
-    __slots__ = ("configs", "etc", "root", "rows", "usr", "var", "wait")
+    __slots__ = ("configs", "etc", "hold", "root", "rows", "usr", "var", "wait")
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class BootPlan:
         rows: tuple[Row, ...] = (),
         root: bool = True,
         wait: int = 10,
+        hold: tuple[str, ...] = (),
         configs: tuple[tuple[str, bytes], ...] = (),
     ) -> None:
         self.usr = usr
@@ -97,6 +99,7 @@ class BootPlan:
         self.rows = rows
         self.root = root
         self.wait = wait
+        self.hold = hold
         self.configs = configs
 
     def _key(self) -> tuple[object, ...]:
@@ -139,6 +142,7 @@ def encode(plan: BootPlan) -> bytes:
     lines: list[tuple[str, ...]] = [(FORMAT, VERSION)]
     lines += [("config", path, data.decode("latin-1")) for path, data in plan.configs]
     lines += [("usr", plan.usr), ("etc", plan.etc), ("var", plan.var)]
+    lines += [("hold", unit) for unit in plan.hold]
     lines += [("root", "ro" if plan.root else "rw"), ("wait", str(plan.wait))]
     lines += [
         ("row", row.path, row.target, row.kind, f"{row.mode:o}", *row.inside) for row in plan.rows
@@ -158,12 +162,15 @@ def decode(data: bytes) -> BootPlan:
         raise PlanError(f"not a plan of version {VERSION}: {lines[0]!r}")
     rows: list[Row] = []
     configs: list[tuple[str, bytes]] = []
+    hold: list[str] = []
     single: dict[str, str] = {}
     for line in lines[1:]:
         name, *fields = map(unescape, line.split("\t"))
         if name == "row":
             path, target, kind, mode, *inside = fields
             rows.append(Row(path, target, kind, int(mode, 8), tuple(inside)))
+        elif name == "hold":
+            hold.append(fields[0])
         elif name == "config":
             configs.append((fields[0], fields[1].encode("latin-1")))
         else:
@@ -176,6 +183,7 @@ def decode(data: bytes) -> BootPlan:
             rows=tuple(rows),
             root=single["root"] == "ro",
             wait=int(single["wait"]),
+            hold=tuple(hold),
             configs=tuple(configs),
         )
     except (KeyError, ValueError) as error:

@@ -89,13 +89,13 @@ def test_var_from_another_directory(container: Container) -> None:
 
 
 def test_a_missing_var_is_said_and_holds_back_what_asks_for_it(container: Container) -> None:
-    configure(container, '[var]\nsource = "/data/var"\n')
+    hold = '[boot]\nhold_back = ["hello.service"]\n'
+    configure(container, f'{hold}[var]\nsource = "/data/var"\n')
     container.disk.run("mkdir", "-p", "/data/var")
     enable(container, "--seed")
     container.disk.run("mv", "/data/var", "/data/away")
     container.disk.run("mkdir", "/data/var")
-    held = "[Unit]\nRequires=immud-sources.target\nAfter=immud-sources.target\n" + HELLO
-    container.disk.write("/etc/systemd/system/hello.service", held)
+    container.disk.write("/etc/systemd/system/hello.service", HELLO)
     container.disk.run("systemctl", "enable", "hello.service")
     container.boot()
     assert container.run(*STATE).stdout == 's "degraded"\n'
@@ -104,6 +104,13 @@ def test_a_missing_var_is_said_and_holds_back_what_asks_for_it(container: Contai
     assert container.run("systemctl", "is-active", "hello", check=False).stdout == "inactive\n"
     assert container.succeeds("systemctl", "is-active", "-q", "console-getty")
     assert complaints(container) == []
+    # and where it is there again, nothing is held
+    container.poweroff()
+    container.disk.run("rmdir", "/data/var")
+    container.disk.run("mv", "/data/away", "/data/var")
+    container.disk.run("systemctl", "--root=/", "enable", "hello.service")
+    container.boot()
+    assert container.run("systemctl", "is-active", "hello", check=False).stdout == "active\n"
 
 
 def test_usr_from_an_image(container: Container) -> None:

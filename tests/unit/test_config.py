@@ -41,6 +41,7 @@ def test_every_key(tmp_path: Path) -> None:
         readonly = false
         [boot]
         wait = 30
+        hold_back = ["db@main.service"]
         [log]
         level = "debug"
         [layout]
@@ -65,6 +66,7 @@ def test_every_key(tmp_path: Path) -> None:
         var="LABEL=data:/var",
         root_readonly=False,
         wait=30,
+        hold_back=("db@main.service",),
         log_level="debug",
         rows=(Row("/home", "var/home"), Row("/usr/local", "../var/usrlocal", "bind", 0o750)),
         tombs=(
@@ -158,7 +160,7 @@ BAD = {
     # Unknown names
     "\n[bot]\nwait = 1\n": '2: bot: unknown table; did you mean "boot"?',
     "[boot]\nwiat = 1\n": '2: boot.wiat: unknown key; did you mean "wait"?',
-    "[boot]\nxyz = 1\n": "2: boot.xyz: unknown key; known are wait",
+    "[boot]\nxyz = 1\n": "2: boot.xyz: unknown key; known are wait, hold_back",
     "tomb.home.uid = 1\n": '1: tomb.home.uid: unknown key; did you mean "uuid"?',
     '[links]\n"/home" = { taget = "x" }\n': (
         '2: links."/home".taget: unknown key; did you mean "target"?'
@@ -168,6 +170,17 @@ BAD = {
     "[[boot]]\nwait = 3\n": "1: boot: is an array; it has to be a table: write [boot]",
     "[boot]\nwait = 1.5\n": (
         "2: boot.wait: is a float; it has to be a whole number of seconds from 0 to 600"
+    ),
+    "[boot]\nhold_back = 'db.service'\n": (
+        "2: boot.hold_back: is a string; "
+        'it has to be an array of names of units such as ["postgresql.service"]'
+    ),
+    "[boot]\nhold_back = ['db']\n": (
+        '2: boot.hold_back: has "db" in it; '
+        'it has to be an array of names of units such as ["postgresql.service"]'
+    ),
+    "[boot]\nhold_back = ['immud.service']\n": (
+        '2: boot.hold_back: has "immud.service" in it, without which nobody could say what is wrong'
     ),
     "[boot]\nwait = true\n": (
         "2: boot.wait: is a boolean; it has to be a whole number of seconds from 0 to 600"

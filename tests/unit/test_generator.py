@@ -86,6 +86,14 @@ def test_a_usual_machine_waits_for_nothing(machine: Machine, shell: str) -> None
     assert machine.generate(shell) == USUAL
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_what_would_write_to_the_wrong_var_is_held_back(machine: Machine, shell: str) -> None:
+    machine.plan(var="/data/var", hold=("db@main.service", "web\\x2dserver.service"))
+    held = ("Requires=immud-sources.target", "After=immud-sources.target")
+    found = machine.generate(shell)
+    assert found["db@main.service"] == found["web\\x2dserver.service"] == held
+
+
 def test_nothing_happens_where_immud_is_not_enabled(machine: Machine) -> None:
     machine.plan()
     (machine.root / WANTS).unlink()
