@@ -20,6 +20,7 @@ from immud import log
 from immud.bus.adapter import Connection
 from immud.bus.link import Link
 from immud.child import in_child
+from immud.company import Company
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
 from immud.early import facts, namespaces, notify, pid1
@@ -28,6 +29,7 @@ from immud.early.observe import Observed, observe
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
+from immud.hooks import About
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
     Config,
@@ -42,7 +44,7 @@ from immud.run import run
 from immud.service import Changed
 from immud.state import Layout, attest, overall
 from immud.systemd import Systemd
-from immud.targets import TombTarget
+from immud.tomb.machine import Action
 from immud.tomb.tombs import Tombs
 from immud.watch.devices import DeviceEvent
 from immud.watch.mounts import MountWatch
@@ -51,6 +53,8 @@ from immud.watch.udev import UdevWatch
 MANAGER_PATH = "/org/immud1"
 # Changes within this time are told as one, and after what they have set going, seconds.
 TOGETHER = 0.01
+# What is to be run after the tombs are closed gets this long when the system stops, seconds.
+LAST_WORDS = 5.0
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -86,13 +90,13 @@ class Daemon:
         self._tombs = Tombs(
             self.config.tombs,
             jobs=self._jobs,
-            changed=self._notify,
+            changed=self._tombs_changed,
             on_open=self._tomb_opened,
             on_closed=self._tomb_closed,
             lookup=self._udev.lookup,
         )
         self._link: Link | None = None
-        self._target = TombTarget(Systemd(self._connection))
+        self._company = Company(Systemd(self._connection), self._notify)
 
     # What is published: see immud.service.Service
 
@@ -103,7 +107,8 @@ class Daemon:
         bus = (self._link.problem,) if self._link and self._link.problem else ()
         udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
         found = (
-            *self._config_problems, *self._layout.problems, *self._tombs.problems(), *bus, *udev
+            *self._config_problems, *self._layout.problems, *self._tombs.problems(),
+            *self._company.problems, *bus, *udev
         )  # fmt: skip
         # What matters most comes first, and within that what was found first.
         return tuple(sorted(found, key=lambda problem: _RANK[problem.severity]))
@@ -274,13 +279,22 @@ class Daemon:
             parts.append(f"tomb {name} {view.state}{where}")
         return "; ".join(parts)
 
-    def _tomb_opened(self, _name: str) -> None:
-        self._target.want(bool(self.home_tomb()))
+    def _tombs_changed(self) -> None:
+        tombs = self._tombs.by_name.items()
+        self._company.look({name: tomb.life.state for name, tomb in tombs})
+        self._notify()
 
-    def _tomb_closed(self, _name: str) -> Awaitable[None]:
-        """What hangs on the target stops before the tomb is unmounted: hence to be awaited."""
-        self._target.want(bool(self.home_tomb()))
-        return self._target.settled()
+    def _about(self, name: str) -> About:
+        view = self._tombs.by_name[name].view
+        return About(name, view.mount_point, view.uuid)
+
+    def _tomb_opened(self, name: str) -> None:
+        self._company.opened(self._about(name))
+
+    def _tomb_closed(self, name: str) -> Awaitable[None]:
+        """What hangs on the tomb ends before it is unmounted: hence to be awaited."""
+        polite = self._tombs.by_name[name].life.work is Action.UNMOUNT
+        return self._company.closed(self._about(name), polite=polite)
 
     # The life of the process
 
@@ -298,7 +312,7 @@ class Daemon:
         self._tombs.start()
         self._mounts.start()
         self._link = Link(self, changed=self.refresh)
-        self._link.connected.append(lambda _connection: self._target.sync())
+        self._link.connected.append(lambda _connection: self._company.connected())
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
         tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
         if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
@@ -311,9 +325,13 @@ class Daemon:
         self._stopping = True
         notify.stopping("Stopping")
         self._notify()
-        await self._tombs.stop(close=await _system_stops())
+        stops = await _system_stops()
+        await self._tombs.stop(close=stops)
+        if stops:
+            await self._company.finish(LAST_WORDS)
         await self._jobs.close()
-        for task in (*tasks, *self._target.tasks):
+        tasks += self._company.tasks
+        for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._udev.close()

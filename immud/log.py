@@ -37,6 +37,7 @@ class MessageId(StrEnum):
     BUS_NAME_TAKEN = "a4ee6e052b684f69a4819f859fa33b5c"  # another process owns org.immud1
     DENIED = "e10a218a746c429c939428fc22350573"  # polkit said no
     JOB_FAILED = "fcd754196183438089e8c79acb9fc6cc"  # a job failed
+    HOOK_FAILED = "3c7d9c5a5b0e4a8d9f0b6c4b9e2f1d70"  # a hook of /etc/immud/hooks.d failed
     DEFECT = "086a8ec0b4054d188ea34dade20c20b6"  # a defect of immud itself, with a traceback
 
 

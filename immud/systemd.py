@@ -5,11 +5,13 @@ the loop goes on.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import os
+import string
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from immud.bus.adapter import BusError, Connection, Disconnected, Signal
+from immud.bus.adapter import BusError, Connection, Disconnected, Signal, variant
 from immud.errors import ImmudError, Unreachable
 
 NAME = "org.freedesktop.systemd1"
@@ -19,6 +21,24 @@ UNIT = "org.freedesktop.systemd1.Unit"
 RULE = f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='JobRemoved'"
 JOB_TIMEOUT = 90.0
 """Seconds; DefaultTimeoutStartSec."""
+
+
+_KEPT = frozenset(string.ascii_letters + string.digits + ":_.")
+NAME_MAX = 255
+"""Characters of a unit's name (UNIT_NAME_MAX)."""
+
+
+def escape(text: str) -> str:
+    """Text as part of a unit's name, as systemd-escape(1) writes it."""
+    escaped = ""
+    for at, character in enumerate(text):
+        if character == "/":
+            escaped += "-"
+        elif character in _KEPT and (at or character != "."):
+            escaped += character
+        else:
+            escaped += "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    return escaped
 
 
 class UnitFailed(ImmudError):
@@ -41,14 +61,23 @@ class Systemd:
         self, name: str, mode: str = "replace", timeout: float = JOB_TIMEOUT
     ) -> None:
         """Start a unit and wait until it has."""
-        await self._job("StartUnit", name, mode, timeout)
+        await self._job("StartUnit", name, "ss", mode, timeout=timeout)
+
+    async def run_unit(
+        self, name: str, properties: Mapping[str, tuple[str, Any]], timeout: float = JOB_TIMEOUT
+    ) -> None:
+        """Start a transient unit of these properties, each a (signature, value), and wait until
+        it has: with Type=oneshot, until it has ended. See systemd.directives(7)."""
+        wanted = [[key, variant(*value)] for key, value in properties.items()]
+        signature = "ssa(sv)a(sa(sv))"
+        await self._job("StartTransientUnit", name, signature, "fail", wanted, [], timeout=timeout)
 
     async def stop_unit(
         self, name: str, mode: str = "replace", timeout: float = JOB_TIMEOUT
     ) -> None:
         """Stop a unit and wait until it has. One that is not loaded is stopped already."""
         try:
-            await self._job("StopUnit", name, mode, timeout)
+            await self._job("StopUnit", name, "ss", mode, timeout=timeout)
         except UnitFailed as error:
             if not isinstance(error.__cause__, BusError) or (
                 error.__cause__.name != f"{NAME}.NoSuchUnit"
@@ -96,10 +125,12 @@ class Systemd:
         )[0]
         return value
 
-    async def _job(self, member: str, name: str, mode: str, timeout: float) -> None:
+    async def _job(
+        self, member: str, name: str, signature: str, *body: Any, timeout: float
+    ) -> None:
         try:
             async with self._removed_jobs() as removed, asyncio.timeout(timeout):
-                (path,) = await self._call(name, member, "ss", name, mode, timeout=timeout)
+                (path,) = await self._call(name, member, signature, name, *body, timeout=timeout)
                 while True:
                     job, result = await removed.get()
                     if job in (path, ""):

@@ -1,51 +1,66 @@
-"""immud-tomb.target: up while the home tomb is open, whenever the bus lets us say so."""
+"""Targets that are up while a tomb is open, whenever the bus lets us say so.
+
+`immud-tomb@NAME.target` goes with the tomb of that name, and `immud-tomb.target` with the one
+at /var/home.
+"""
 
 import asyncio
 
 from immud import log
 from immud.errors import ImmudError
-from immud.systemd import Systemd
+from immud.systemd import Systemd, escape
 
-TARGET = "immud-tomb.target"
+HOME_TARGET = "immud-tomb.target"
 
 
-class TombTarget:
-    """Keeps the target as wanted. A wish made while there is no bus is kept until there is one."""
+def target_of(tomb: str) -> str:
+    """The target of a tomb: an instance of the template, escaped as systemd-escape(1) does it."""
+    return f"immud-tomb@{escape(tomb)}.target"
+
+
+class Targets:
+    """Keeps the targets as wanted. A wish made while there is no bus is kept until there is one."""
 
     def __init__(self, systemd: Systemd) -> None:
         self._systemd = systemd
-        self._log = log.get(unit=TARGET)
-        self._wanted = False
-        self._task: asyncio.Task[None] | None = None
+        self._wanted: dict[str, bool] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def tasks(self) -> tuple[asyncio.Task[None], ...]:
         """What is under way, for whoever ends the loop."""
-        return (self._task,) if self._task else ()
+        return tuple(task for task in self._tasks.values() if not task.done())
 
-    def want(self, up: bool) -> None:
-        """From now on the target is to be up, or not."""
-        self._wanted = up
-        self.sync()
+    def want(self, target: str, up: bool) -> None:
+        """From now on `target` is to be up, or not."""
+        self._wanted[target] = up
+        self._begin(target)
 
     def sync(self) -> None:
-        """Bring the target to what is wanted; a running attempt is done first."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._sync(), name=TARGET)
+        """Bring the targets to what is wanted; a running attempt is done first."""
+        for target in self._wanted:
+            self._begin(target)
 
-    async def settled(self) -> None:
-        """Wait until the target is what is wanted, or cannot be for now."""
-        if self._task is not None:
-            await asyncio.wait((self._task,))
+    async def settled(self, *targets: str) -> None:
+        """Wait until these are what is wanted, or cannot be for now."""
+        tasks = [self._tasks[target] for target in targets if target in self._tasks]
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _sync(self) -> None:
+    def _begin(self, target: str) -> None:
+        task = self._tasks.get(target)
+        if task is None or task.done():
+            loop = asyncio.get_running_loop()
+            self._tasks[target] = loop.create_task(self._sync(target), name=target)
+
+    async def _sync(self, target: str) -> None:
         done: bool | None = None
-        while done != self._wanted:
-            done = self._wanted
+        while done != self._wanted[target]:
+            done = self._wanted[target]
             try:
                 if done:
-                    await self._systemd.start_unit(TARGET)
+                    await self._systemd.start_unit(target)
                 else:
-                    await self._systemd.stop_unit(TARGET)
+                    await self._systemd.stop_unit(target)
             except ImmudError as error:
-                self._log.debug(f"{TARGET} has to wait: {error}")
+                log.get(unit=target).debug(f"{target} has to wait: {error}")

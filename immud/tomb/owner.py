@@ -41,8 +41,8 @@ from immud.watch.devices import Device
 
 Told = Callable[[str], Awaitable[None] | None]
 
-# What units that belong to an open tomb get to stop before it is unmounted, seconds.
-FAREWELL = 10.0
+# What those who are told of a closing get where it is forced, seconds.
+FORCED = 10.0
 
 
 class Look:
@@ -366,12 +366,19 @@ class Owner:
             )
 
     async def _say_farewell(self) -> None:
-        """Units that hooked themselves to the open tomb stop first, and are not in the way."""
+        """Units that hooked themselves to the open tomb stop first, and are not in the way.
+
+        Who was told may say no, and is not heard where the closing is forced.
+        """
         farewell, self._farewell = self._farewell, None
-        if farewell is not None:
-            with suppress(TimeoutError, ImmudError):
-                async with asyncio.timeout(FAREWELL):
-                    await farewell
+        if farewell is None:
+            return
+        if not self._force:
+            await farewell
+            return
+        with suppress(TimeoutError, ImmudError):
+            async with asyncio.timeout(FORCED):
+                await farewell
 
     def reconfigure(self, config: TombConfig, works: Works) -> bool:
         """Take a new configuration; False while the tomb is in use under the old one."""

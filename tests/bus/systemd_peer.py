@@ -2,7 +2,9 @@
 
 Written with dbus-next's own object server. good.service starts, bad.service fails,
 slow.service never ends, quick.service has ended before the call that started it is
-answered, anything else is unknown. It prints `ready` and then what it is asked.
+answered, any target starts and stops, anything else is unknown. A transient unit ends at once,
+and fails where its name has `bad` in it, or never ends where that is `slow`. It prints `ready`
+and then what it is asked.
 """
 
 import asyncio
@@ -22,11 +24,11 @@ class Manager(ServiceInterface):
 
     def _job(self, unit: str, mode: str) -> str:
         print(unit, mode, flush=True)
-        if unit not in (*RESULTS, "slow.service"):
+        if unit not in (*RESULTS, "slow.service") and not unit.endswith(".target"):
             raise DBusError("org.freedesktop.systemd1.NoSuchUnit", f"Unit {unit} not loaded.")
         self._jobs += 1
         path = f"/org/freedesktop/systemd1/job/{self._jobs}"
-        removed = (self._jobs, path, unit, RESULTS.get(unit, ""))
+        removed = (self._jobs, path, unit, RESULTS.get(unit, "done"))
         if unit == "quick.service":
             self.JobRemoved(*removed)
         elif unit != "slow.service":
@@ -40,6 +42,25 @@ class Manager(ServiceInterface):
     @method()
     def StopUnit(self, name: "s", mode: "s") -> "o":  # noqa: N802, F821
         return self._job(name, mode)
+
+    @method()
+    def StartTransientUnit(  # noqa: N802
+        self,
+        name: "s",  # noqa: F821
+        mode: "s",  # noqa: F821
+        properties: "a(sv)",  # noqa: F821
+        aux: "a(sa(sv))",  # noqa: F821
+    ) -> "o":  # noqa: F821
+        wanted = {key: value.value for key, value in properties}
+        print(name, mode, wanted["ExecStart"], *wanted["Environment"], flush=True)
+        self._jobs += 1
+        path = f"/org/freedesktop/systemd1/job/{self._jobs}"
+        result = "failed" if "bad" in name else "done"
+        if "slow" not in name:
+            asyncio.get_running_loop().call_later(
+                0.02, lambda: self.JobRemoved(self._jobs, path, name, result)
+            )
+        return path
 
     @method()
     def KillUnit(self, name: "s", whom: "s", number: "i"):  # noqa: N802, F821
