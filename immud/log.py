@@ -29,6 +29,7 @@ class MessageId(StrEnum):
     TOMB_CLOSED = "fa2d1f19f4a7449db5c08ea5a07c79f1"  # a tomb was closed
     TOMB_LOST = "058b7c49c9ee4694a64dfaee7979f5c1"  # a drive was pulled while its tomb was open
     TOMB_FAILED = "8fd60d10b8d04479bf274900534bddd3"  # a tomb could not be opened or closed
+    TOMB_PINNED = "5992033af7714b88a38e58439c0e86bd"  # a volume is the tomb from now on
     TAMPERED = "6c5c1e5da8504854908432a81e2441df"  # a mount or link is not as it should be
     LEASE_BEGAN = "3ef915830f064989b2a7c9a84af7b063"  # a lease on / and /usr was given
     LEASE_ENDED = "106cb866ab66482e8ac1ee12ec7b02a8"  # and given back

@@ -114,8 +114,30 @@ def dependencies(name: str) -> tuple[str, ...]:
     return tuple(f"{os.major(number)}:{os.minor(number)}" for number in numbers)
 
 
-def cipher(name: str) -> str:
-    """The cipher of a live crypt mapping (`aes-xts-plain64`), empty where it is none.
+@dataclass(frozen=True, slots=True)
+class Crypt:
+    """What a live crypt mapping does, but for its key. `iv_offset` and `offset` are in sectors.
+
+    The fields of the target are those of the kernel's dm-crypt documentation.
+    """
+
+    cipher: str
+    iv_offset: int
+    device: str
+    offset: int
+    sector_size: int = 512
+    integrity: bool = False
+
+    def __str__(self) -> str:
+        authenticated = " and authenticated" if self.integrity else ""
+        return (
+            f"{self.cipher} in sectors of {self.sector_size} bytes from {self.offset} of "
+            f"{self.device}, the first as {self.iv_offset}{authenticated}"
+        )
+
+
+def crypt(name: str) -> Crypt | None:
+    """The live table of a mapping, None where it is not one crypt target.
 
     The kernel hands out the whole table, and for LUKS1 the key in it: the
     buffers on both sides are wiped.
@@ -124,12 +146,28 @@ def cipher(name: str) -> str:
     try:
         start, targets = _HEADER.unpack_from(buffer)[4:6]
         kind = _TARGET.unpack_from(buffer, start)[4].rstrip(b"\0")
-        at = start + _TARGET.size
         if targets != 1 or kind != b"crypt":
-            return ""
-        return bytes(buffer[at : buffer.index(b" ", at)]).decode()
+            return None
+        at = start + _TARGET.size
+        return parse_crypt(buffer, at, buffer.index(0, at))
     finally:
         buffer[:] = bytes(len(buffer))
+
+
+def parse_crypt(buffer: bytearray, start: int, end: int) -> Crypt:
+    """A crypt target's parameters: the cipher, the key, which is stepped over, and the rest."""
+    before = buffer.index(b" ", start)
+    after = buffer.index(b" ", before + 1)
+    iv, device, offset, *options = buffer[after + 1 : end].decode().split()
+    size = next((o for o in options if o.startswith("sector_size:")), "sector_size:512")
+    return Crypt(
+        buffer[start:before].decode(),
+        int(iv),
+        device,
+        int(offset),
+        int(size.partition(":")[2]),
+        any(o.startswith("integrity:") for o in options),
+    )
 
 
 def wipe(name: str, sectors: int) -> None:

@@ -29,11 +29,11 @@ def path(name: str) -> str:
 
 
 @contextmanager
-def copied(device: str, name: str = "") -> Iterator["Copy"]:
+def copied(device: str, name: str = "", *, keep: bool = False) -> Iterator["Copy"]:
     """A copy of the header on `device`, read and valid, gone at the end.
 
-    It is at `path(name)`, without a name in no directory at all.
-    Raises OSError, ImmudError.
+    It is at `path(name)`, without a name in no directory at all. With `keep` it stays
+    there, unless the block fails. Raises OSError, ImmudError.
     """
     drive = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -47,13 +47,21 @@ def copied(device: str, name: str = "") -> Iterator["Copy"]:
             os.ftruncate(to, _ROOM)
             with _loaded(drive, to, where, device) as header:
                 yield Copy(header, drive, to, where)
+        except BaseException:
+            keep = False
+            raise
         finally:
             os.close(to)
-            if name:
-                with suppress(FileNotFoundError):
-                    os.unlink(where)
+            if name and not keep:
+                drop(name)
     finally:
         os.close(drive)
+
+
+def drop(name: str) -> None:
+    """Remove the copy for tomb `name`, if there is one."""
+    with suppress(FileNotFoundError):
+        os.unlink(path(name))
 
 
 def _new(where: str) -> int:

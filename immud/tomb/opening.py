@@ -4,48 +4,61 @@ What a work finds done already it leaves as it is: any of them may be repeated.
 """
 
 from contextlib import suppress
+from dataclasses import replace
 
+from immud import log
 from immud.child import in_child
 from immud.early import mountinfo
-from immud.errors import ImmudError, WrongVolume
+from immud.errors import ImmudError
 from immud.run import CommandFailed, run
-from immud.tomb import dm, mounts
+from immud.tomb import dm, identity, mounts
 from immud.tomb import unlock as keys
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 
-# What people's homes can be on: permissions, and a checker or a log. vfat has neither.
-FILE_SYSTEMS = ("ext4", "xfs", "btrfs", "f2fs")
 CHECK_TIMEOUT = 3600.0
 
 
 async def unlock(volume: Volume, device: Device, passphrase: bytes | None) -> None:
-    """Map the volume on `device`."""
+    """Map the volume on `device`, which is the pinned one."""
+    volume.inner = None
     if mapping := volume.on(device):
         with suppress(OSError):
             dm.keep(mapping.name)
+        await recognise(volume, device)
         return
     name = dm.free_name(volume.config.name, {m.name for m in dm.mappings()})
-    await keys.attach(name, device.devnode, volume.config.key, passphrase)
+    request = _request(volume, device, name)
+    _take(volume, await keys.open_volume(replace(request, passphrase=passphrase)), device)
+
+
+async def recognise(volume: Volume, device: Device) -> None:
+    """Know what is in the mapping of `device`, and that it is the pinned volume."""
     mapping = volume.mapping(device)
-    # A copied header that says so would take new data in the clear, any key fits it.
-    cipher = dm.cipher(mapping.name)
-    if not cipher or cipher.startswith(("cipher_null", "null", "capi:ecb(cipher_null")):
-        raise WrongVolume(
-            f"The volume on {device.devnode} is not encrypted ({cipher or 'no cipher'}), "
-            "although it says it is yours: it is not the drive it claims to be."
+    if volume.inner is None or volume.inner.mapping != mapping.name:
+        _take(volume, await keys.recognise(_request(volume, device, mapping.name)), device)
+
+
+def _request(volume: Volume, device: Device, mapping: str) -> keys.Request:
+    config = volume.config
+    return keys.Request(config.name, device.devnode, device.number, mapping, config.key)
+
+
+def _take(volume: Volume, inner: keys.Inner, device: Device) -> None:
+    volume.inner = inner
+    if inner.pinned:
+        log.get(tomb=volume.config.name).notice(
+            f"Tomb {volume.config.name} is the volume on {device.devnode} from now on: it opened "
+            f"with its key, and is pinned in {identity.path(volume.config.name)}.",
+            message_id=log.MessageId.TOMB_PINNED,
+            device=device.devnode,
         )
 
 
 def _fstype(volume: Volume, mapping: dm.Mapping) -> str:
-    found = volume.lookup(mapping.number)
-    fstype = found.fs_type if found else ""
-    if fstype not in FILE_SYSTEMS:
-        raise ImmudError(
-            f"The volume holds {fstype or 'no file system'}; a tomb needs one of "
-            f"{', '.join(FILE_SYSTEMS)}. Make one with: mkfs.ext4 {mapping.devnode}"
-        )
-    return fstype
+    if volume.inner is None or volume.inner.mapping != mapping.name:
+        raise ImmudError("The volume was not looked at before it is used; open it again.")
+    return volume.inner.fs_type
 
 
 async def check(volume: Volume, device: Device) -> None:

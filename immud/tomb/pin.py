@@ -49,7 +49,13 @@ class Pin:
 
     @property
     def sector_size(self) -> int:
+        """Bytes."""
         return int(dict(self.segment).get("sector_size", "512"))
+
+    @property
+    def iv_tweak(self) -> int:
+        """The number the first sector is encrypted as."""
+        return int(dict(self.segment).get("iv_tweak", "0"))
 
 
 class Unreadable(ImmudError):
@@ -119,7 +125,8 @@ def _sane(pin: Pin) -> Pin:
     """`pin`, if all that is compared later is there and of its kind."""
     digest, segment = dict(pin.digest), dict(pin.segment)
     texts = (pin.uuid, *digest.values(), *segment.values(), *pin.requirements)
-    numbers = (segment.get("offset", ""), segment.get("sector_size", "512"))
+    numbers = [segment.get(name, "0") for name in ("sector_size", "iv_tweak")]
+    numbers.append(segment.get("offset", ""))
     if (
         pin.type not in _TYPES
         or not pin.uuid

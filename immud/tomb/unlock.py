@@ -1,13 +1,23 @@
-"""Unlocking by systemd-cryptsetup(8): key files, passphrases and the ask-password agents.
+"""Unlocking a volume, and making sure that it is the pinned one before, during and after.
 
-No secret is ever on a command line, in a file or in a log of ours.
+Key files and passphrases go through libcryptsetup in a child of ours; what asks a
+person, or a token, is systemd-cryptsetup(8). Both open with a copy of the header that
+was compared with the pin. No secret is ever on a command line, in a file or in a log
+of ours.
 """
 
+import errno
 import os
-import stat
+from dataclasses import dataclass, field, replace
 
+from immud.child import in_child
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
+from immud.tomb import blkid, dm, header, identity, libcryptsetup, secret
+from immud.tomb.pin import Pin, dumps, loads, unencrypted
+from immud.tomb.secret import check as check_key
+
+__all__ = ["TIMEOUT", "Inner", "Request", "check_key", "open_volume", "recognise"]
 
 PROGRAMS = (
     "/usr/bin/systemd-cryptsetup",
@@ -16,6 +26,38 @@ PROGRAMS = (
 )
 # A key derivation made for a fast machine takes minutes on a slow one.
 TIMEOUT = 300.0
+
+# What people's homes can be on: permissions, and a checker or a log. vfat has neither.
+FILE_SYSTEMS = ("ext4", "xfs", "btrfs", "f2fs")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """To open the volume of tomb `tomb` on `device`, which is `number` (major:minor), as `mapping`.
+
+    `key` is a key file's path or `ask`, over which `passphrase` takes precedence.
+    """
+
+    tomb: str
+    device: str
+    number: str
+    mapping: str
+    key: str = "ask"
+    passphrase: bytes | None = field(default=None, repr=False)
+
+    @property
+    def asks(self) -> bool:
+        return self.key == "ask" and self.passphrase is None
+
+
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """The file system in an unlocked and verified volume. `pinned` where that was just now."""
+
+    mapping: str
+    fs_type: str
+    uuid: str
+    pinned: bool = False
 
 
 def program() -> str:
@@ -29,49 +71,122 @@ def program() -> str:
     )
 
 
-def check_key(path: str) -> None:
-    """Raises ImmudError where a key file is missing, or others could read or change it."""
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise ImmudError(f"The key file {path} cannot be used: {error.strerror}.") from error
-    if not stat.S_ISREG(found.st_mode):
-        raise ImmudError(f"The key file {path} is not a regular file.")
-    if found.st_uid != 0:
-        raise ImmudError(f"The key file {path} belongs to user {found.st_uid}: chown root {path}")
-    if found.st_mode & 0o077:
-        mode = f"{stat.S_IMODE(found.st_mode):04o}"
-        raise ImmudError(f"Others may use the key file {path} (mode {mode}): chmod 0600 {path}")
+async def open_volume(request: Request) -> Inner:
+    """Unlock the volume and say what is in it; udev has seen the mapping on return.
 
-
-async def attach(mapping: str, device: str, key: str, passphrase: bytes | None) -> None:
-    """Unlock the LUKS volume on `device` as `mapping`; udev has seen the mapping on return.
-
-    `key` is a key file's path or `ask`, over which `passphrase` takes precedence.
-    Raises ImmudError, WrongKey where the key is not one of the volume's.
+    Raises WrongVolume where it is not the pinned one, WrongKey where the key is not one
+    of its keys, ImmudError.
     """
-    if passphrase is not None:
-        arguments, timeout = ("/dev/stdin", "luks,headless=true,tries=1"), TIMEOUT
-    elif key == "ask":
-        # The person takes the time they need; pulling the drive or cancelling ends the question.
-        arguments, timeout = ("-", "luks,tries=3"), None
-    else:
-        check_key(key)
-        # Headless, or a key file that does not fit turns into a question nobody expects.
-        arguments, timeout = (key, "luks,headless=true,tries=1"), TIMEOUT
+    if not request.asks:
+        return Inner(*await in_child(_unlock, request, timeout=TIMEOUT))
+    pinned = await in_child(_prepare, request)
+    try:
+        await _ask(request)
+    finally:
+        header.drop(request.tomb)
+    return Inner(*await in_child(_verify, request, pinned))
+
+
+async def recognise(request: Request) -> Inner:
+    """What is in a volume that an earlier run of the daemon unlocked. Raises as above."""
+    return Inner(*await in_child(_recognise, request))
+
+
+async def _ask(request: Request) -> None:
+    """Have systemd-cryptsetup(8) ask the person, or a token, for the key."""
+    # The person takes the time they need; pulling the drive or cancelling ends the question.
+    options = f"luks,tries=3,header={header.path(request.tomb)}"
     try:
         await run(
-            program(),
-            "attach",
-            mapping,
-            device,
-            *arguments,
-            stdin=passphrase or b"",
-            timeout=timeout,
+            *(program(), "attach", request.mapping, request.device, "-", options), timeout=None
         )
     except CommandFailed as error:
-        said = error.stderr
-        if any(text in said for text in ("incorrect?", "Too many attempts", "passphrase")):
-            which = "passphrase" if passphrase is not None or key == "ask" else f"key file {key}"
-            raise WrongKey(f"The {which} does not open the volume on {device}.") from error
+        if any(t in error.stderr for t in ("incorrect?", "Too many attempts", "passphrase")):
+            raise _wrong_key(request) from error
         raise
+
+
+def _wrong_key(request: Request) -> WrongKey:
+    asked = request.passphrase is not None or request.asks
+    which = "passphrase" if asked else f"key file {request.key}"
+    return WrongKey(f"The {which} does not open the volume on {request.device}.")
+
+
+# --- in a child -------------------------------------------------------------------
+
+Answer = tuple[str, str, str, bool]
+
+
+def _unlock(request: Request) -> Answer:
+    """With a key file or a passphrase: header, pin, key, table and file system in one child."""
+    secret.conceal()
+    with header.copied(request.device, request.tomb) as copy:
+        expected = _expected(request, copy)
+        copy.header.set_data(request.device)
+        source = (
+            secret.key_file(request.key)
+            if request.passphrase is None
+            else secret.held(request.passphrase)
+        )
+        with source as (key, length):
+            try:
+                copy.header.activate(request.mapping, key, length)
+            except libcryptsetup.Failed as error:
+                if error.errno == errno.EPERM:
+                    raise _wrong_key(request) from error
+                raise
+    return _compare(request, expected)
+
+
+def _expected(request: Request, copy: header.Copy) -> Pin:
+    """The pin of the copied header, which is fit to be opened, and now complete."""
+    found = identity.shown(copy.header)
+    pinned = identity.read(request.tomb)
+    identity.require(request.device, found, pinned)
+    copy.complete()
+    return pinned or found
+
+
+def _prepare(request: Request) -> str:
+    """Leave a copy of the header that is the pinned one, for another program to open with."""
+    with header.copied(request.device, request.tomb, keep=True) as copy:
+        return dumps(_expected(request, copy))
+
+
+def _verify(request: Request, pinned: str) -> Answer:
+    return _compare(request, loads(pinned))
+
+
+def _recognise(request: Request) -> Answer:
+    return _compare(request, identity.read(request.tomb) or identity.of(request.device))
+
+
+def _compare(request: Request, pin: Pin) -> Answer:
+    """Hold the live table against the pin, and only then look at what is inside."""
+    table = dm.crypt(request.mapping)
+    wanted = dm.Crypt(pin.cipher, pin.iv_tweak, request.number, pin.offset, pin.sector_size)
+    if table is None or table != wanted or unencrypted(table.cipher):
+        raise identity.wrong(
+            request.device, f"the kernel decrypts it as {table or 'nothing'} instead of {wanted}"
+        )
+    node = f"/dev/mapper/{request.mapping}"
+    fs_type, uuid = blkid.probe(node, FILE_SYSTEMS)
+    if not fs_type:
+        raise ImmudError(
+            f"The volume holds no file system that a tomb can have, which are "
+            f"{', '.join(FILE_SYSTEMS)}. Make one with: mkfs.ext4 {node}"
+        )
+    if pin.file_system and pin.file_system != uuid:
+        raise identity.wrong(
+            request.device, f"the file system in it is {uuid} and not {pin.file_system}"
+        )
+    return request.mapping, fs_type, uuid, _pin(request.tomb, pin, uuid)
+
+
+def _pin(tomb: str, pin: Pin, uuid: str) -> bool:
+    """Pin what was opened with one's own key for the first time; whether that was now."""
+    if pin.file_system:
+        return False
+    new = identity.read(tomb) is None
+    identity.write(tomb, replace(pin, file_system=uuid))
+    return new

@@ -14,6 +14,7 @@ from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import TombConfig
 from immud.tomb import dm, drive
+from immud.tomb.unlock import Inner
 from immud.watch.devices import Device
 
 
@@ -29,7 +30,8 @@ class Volume:
     """The volume of one configured tomb.
 
     `lookup` finds a device in udev's database by `major:minor`; `nudge` is set
-    whenever a block device went away.
+    whenever a block device went away. `inner` is what was found in the mapping
+    that was verified last, None while there is none.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Volume:
         self.config = config
         self.target = os.path.realpath(config.mount)
         self.hidden = False
+        self.inner: Inner | None = None
         self.lookup = lookup
         self.nudge = nudge
 

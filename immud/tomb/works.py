@@ -49,6 +49,7 @@ class Works:
             case Action.UNLOCK:
                 await opening.unlock(volume, device, order.passphrase)
             case Action.CHECK:
+                await opening.recognise(volume, device)
                 await opening.check(volume, device)
             case Action.MOUNT:
                 await opening.mount(volume, device)

@@ -8,7 +8,7 @@ import pytest
 
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.tomb import dm
+from immud.tomb import dm, secret
 from immud.tomb.holders import cgroup_of, maps_name, sentence, unit_of, whole
 from immud.tomb.mounts import split_options
 from immud.tomb.unlock import check_key
@@ -36,6 +36,28 @@ def test_the_request_is_laid_out_as_the_kernel_has_it() -> None:
     assert struct.unpack_from("=I", buffer, 28) == (1 << 17,)
     assert bytes(buffer[48:59]) == b"immud-home\0"
     assert bytes(buffer[312:320]) == b"payload\0"
+
+
+@pytest.mark.parametrize(
+    ("table", "crypt"),
+    [
+        (
+            ":64:logon:cryptsetup:5f0e4a0a-d0 0 8:16 32768",
+            dm.Crypt("aes-xts-plain64", 0, "8:16", 32768),
+        ),
+        (
+            f"{'00' * 64} 8 8:1 4096 2 allow_discards sector_size:4096",
+            dm.Crypt("aes-xts-plain64", 8, "8:1", 4096, 4096),
+        ),
+        (
+            ":96:logon:x 0 253:0 0 1 integrity:28:aead",
+            dm.Crypt("aes-xts-plain64", 0, "253:0", 0, integrity=True),
+        ),
+    ],
+)
+def test_a_crypt_table_is_read_around_its_key(table: str, crypt: dm.Crypt) -> None:
+    text = f"aes-xts-plain64 {table}".encode()
+    assert dm.parse_crypt(bytearray(b"12345" + text + b"\0more"), 5, 5 + len(text)) == crypt
 
 
 def test_nosuid_and_nodev_always_hold() -> None:
@@ -119,3 +141,20 @@ def test_a_key_file_is_root_s_alone(tmp_path: Path) -> None:
         check_key(str(key))
     with pytest.raises(ImmudError, match="not a regular file"):
         check_key(str(tmp_path))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ImmudError, match="not a regular file"):
+        check_key(str(tmp_path / "pipe"))
+
+
+def test_a_key_is_wiped_after_use(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"correct\nhorse\0")
+    key.chmod(0o600)
+    with secret.key_file(str(key)) as (buffer, length):
+        assert buffer.raw[:length] == b"correct\nhorse\0", "newlines and zeroes are part of it"
+        kept = buffer
+    assert kept.raw == bytes(len(kept))
+    with secret.held(b"pass") as (buffer, length):
+        assert buffer.raw[:length] == b"pass"
+        kept = buffer
+    assert kept.raw == bytes(len(kept))
