@@ -39,6 +39,9 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "mount": rules.path,
     "options": rules.options,
     "auto_open": rules.boolean,
+    "absent": rules.one_of(*rules.ABSENT),
+    "absent_size": rules.size,
+    "on_return": rules.one_of(*rules.ON_RETURN),
 }
 IDENTIFIERS = ("uuid", "label", "partuuid", "serial")
 

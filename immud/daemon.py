@@ -45,6 +45,7 @@ from immud.service import Changed
 from immud.state import Layout, attest, overall
 from immud.systemd import Systemd
 from immud.tomb.machine import Action
+from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.watch.devices import DeviceEvent
 from immud.watch.mounts import MountWatch
@@ -94,6 +95,7 @@ class Daemon:
             on_open=self._tomb_opened,
             on_closed=self._tomb_closed,
             lookup=self._udev.lookup,
+            managers=UserManagers(self._connection),
         )
         self._link: Link | None = None
         self._company = Company(Systemd(self._connection), self._notify)

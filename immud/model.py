@@ -94,7 +94,8 @@ class TombConfig:
     """A `[tomb.NAME]` table: which volume, which key, where it goes.
 
     `uuid`, `label`, `partuuid` and `serial` all have to match where given; at
-    least one is. `key` is the path of a key file, or `ask`.
+    least one is. `key` is the path of a key file, or `ask`. `absent` is empty
+    where the place itself decides (see `immud.tomb.absent`).
     """
 
     name: str
@@ -106,6 +107,9 @@ class TombConfig:
     mount: str = "/var/home"
     options: tuple[str, ...] = ()
     auto_open: bool = True
+    absent: str = ""
+    absent_size: str = "10%"
+    on_return: str = "wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,7 @@ class TombView:
     mount_point: str = ""
     auto_open: bool = True
     last_error: str = ""
+    absent: str = ""
 
 
 class JobState(StrEnum):

@@ -10,6 +10,8 @@ from typing import Any
 
 LOG_LEVELS = ("err", "warning", "notice", "info", "debug")
 KINDS = ("link", "bind")
+ABSENT = ("directory", "volatile")
+ON_RETURN = ("wait", "over")
 
 # The names a path can have here that are never a row of the layout, nor are paths below them.
 PROTECTED = (
@@ -31,6 +33,7 @@ _PARTUUID = re.compile(_UUID.pattern + "|[0-9a-f]{8}-[0-9a-f]{2}")
 _TOMB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,30}")
 # systemd.unit(5): what can be ordered, and be held back for ever without harm to the boot.
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target)")
+_SIZE = re.compile(r"[1-9][0-9]{0,5}[MG]|[1-9][0-9]?%")
 _OPTION = re.compile(r"[A-Za-z0-9_.:/=+@%-]+")
 # A tomb is mounted nosuid,nodev whatever is asked for; these would undo that, or are
 # words of fstab(5) that mean nothing to the kernel.
@@ -239,6 +242,15 @@ def key(value: Any) -> str:
     """Where the key of a tomb comes from."""
     wanted = '"ask" or the absolute path of a key file'
     return "ask" if value == "ask" else path(value, wanted)
+
+
+def size(value: Any) -> str:
+    """How much memory something may take."""
+    wanted = 'a size such as "512M" or "2G", or a share of the memory such as "10%"'
+    text = _string(value, wanted)
+    if not _SIZE.fullmatch(text):
+        raise Wrong(f'is "{text}"; it has to be {wanted}')
+    return text
 
 
 def options(value: Any) -> tuple[str, ...]:

@@ -67,4 +67,10 @@ def interface(tomb: Tomb, started: Started) -> Interface:
         Property("MountPoint", "s", lambda: tomb.view.mount_point),
         Property("AutoOpen", "b", lambda: tomb.view.auto_open, doc="Whether plugging in opens it."),
         Property("LastError", "s", lambda: tomb.view.last_error, doc="What went wrong last."),
+        Property(
+            "Absent",
+            "s",
+            lambda: tomb.view.absent,
+            doc="What its place is while it is away: directory, volatile or nologin.",
+        ),
     )

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from immud.model import LinkFact, ManagerState, MountFact, Problem, TombView
+from immud.model import LinkFact, ManagerState, MountFact, Problem, TombState, TombView
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _GOOD, _BAD, _POOR, _PLAIN = "green", "red", "yellow", "dim"
@@ -195,4 +195,5 @@ def _link(link: LinkFact) -> tuple[str, ...]:
 
 def _tomb(tomb: TombView) -> tuple[str, ...]:
     drive = tomb.device or tomb.label or tomb.uuid
-    return tomb.name, tomb.state.value, tomb.mount_point, drive
+    without = f" ({tomb.absent})" if tomb.absent and tomb.state is not TombState.OPEN else ""
+    return tomb.name, tomb.state.value, tomb.mount_point + without, drive

@@ -107,6 +107,7 @@ def _tomb(tomb: Mapping[str, Any]) -> TombView:
         mount_point=tomb["MountPoint"],
         auto_open=tomb["AutoOpen"],
         last_error=tomb["LastError"],
+        absent=tomb["Absent"],
     )
 
 

@@ -176,15 +176,24 @@ class Holders:
         found = {whole(cgroup) for _, _, _, cgroup, _ in self._found} - {""}
         return frozenset(group for group in found if not ours.startswith(f"{group}/"))
 
+    @property
+    def cgroups(self) -> frozenset[str]:
+        return frozenset(cgroup for _, _, _, cgroup, _ in self._found)
+
+    async def one_ends(self, seconds: float) -> None:
+        """Wait until one of them has ended, or for so long."""
+        fds = _pidfds({pid for pid, *_ in self._found})
+        if len(fds) == len(self._found):
+            await _ended(fds, seconds, enough=1)
+        for fd in fds:
+            os.close(fd)
+
     async def end(self, number: int, seconds: float) -> bool:
         """Send `number` to all, wait up to `seconds` for their end; whether all have ended."""
         pids = {pid for pid, *_ in self._found}
         for group in self.groups():
             pids |= _end_group(group, number)
-        fds = []
-        for pid in pids:
-            with suppress(OSError):
-                fds.append(os.pidfd_open(pid))
+        fds = _pidfds(pids)
         try:
             for fd in fds:
                 with suppress(ProcessLookupError):
@@ -212,8 +221,17 @@ def _end_group(group: str, number: int) -> set[int]:
     return set()
 
 
-async def _ended(fds: list[int], seconds: float) -> bool:
-    """Wait for processes to end, by their pidfds."""
+def _pidfds(pids: Iterable[int]) -> list[int]:
+    """A pidfd for each that has not ended."""
+    fds = []
+    for pid in pids:
+        with suppress(OSError):
+            fds.append(os.pidfd_open(pid))
+    return fds
+
+
+async def _ended(fds: list[int], seconds: float, enough: int = 0) -> bool:
+    """Wait for processes to end, by their pidfds: for `enough` of them, or for all."""
     loop = asyncio.get_running_loop()
     waiting = set(fds)
     all_ended = asyncio.Event()
@@ -221,7 +239,7 @@ async def _ended(fds: list[int], seconds: float) -> bool:
     def one(fd: int) -> None:
         loop.remove_reader(fd)
         waiting.discard(fd)
-        if not waiting:
+        if not waiting or 0 < enough <= len(fds) - len(waiting):
             all_ended.set()
 
     for fd in fds:

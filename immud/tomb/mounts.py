@@ -64,6 +64,15 @@ def mount(source: str, fstype: str, target: str, options: list[str]) -> bool:
 
     Returns whether the directory had something in it, which is now hidden.
     """
+    tree = build(source, fstype, options)
+    try:
+        return place(tree, target)
+    finally:
+        os.close(tree)
+
+
+def build(source: str, fstype: str, options: list[str]) -> int:
+    """A detached mount of `source`, which nobody sees: its descriptor."""
     attributes, parameters = split_options(tuple(options))
     context = kernel.fsopen(fstype)
     try:
@@ -74,7 +83,7 @@ def mount(source: str, fstype: str, target: str, options: list[str]) -> bool:
             kind = kernel.FSCONFIG_SET_FLAG if value is None else kernel.FSCONFIG_SET_STRING
             kernel.fsconfig(context, kind, name, value)
         kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
-        tree = kernel.fsmount(context, attributes)
+        return kernel.fsmount(context, attributes)
     except OSError as error:
         said = _said(context)
         raise ImmudError(
@@ -82,14 +91,15 @@ def mount(source: str, fstype: str, target: str, options: list[str]) -> bool:
         ) from error
     finally:
         os.close(context)
-    try:
-        os.makedirs(target, 0o755, exist_ok=True)
-        with os.scandir(target) as inside:
-            # An empty file system is no reason to complain about its lost+found.
-            hidden = any(inside)
-        kernel.move_mount(tree, target)
-    finally:
-        os.close(tree)
+
+
+def place(tree: int, target: str) -> bool:
+    """Put a detached mount at `target`; whether that hides something."""
+    os.makedirs(target, 0o755, exist_ok=True)
+    with os.scandir(target) as inside:
+        # An empty file system is no reason to complain about its lost+found.
+        hidden = any(inside)
+    kernel.move_mount(tree, target)
     return hidden
 
 

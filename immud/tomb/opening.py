@@ -3,6 +3,7 @@
 What a work finds done already it leaves as it is: any of them may be repeated.
 """
 
+import os
 from contextlib import suppress
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from immud.child import in_child
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
-from immud.tomb import dm, identity, mounts
+from immud.tomb import absent, dm, holders, identity, mounts
 from immud.tomb import unlock as keys
+from immud.tomb.fallback import Fallback, Guard
+from immud.tomb.holders import Found, Holders
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 
@@ -80,21 +83,46 @@ async def check(volume: Volume, device: Device) -> None:
         ) from error
 
 
-async def mount(volume: Volume, device: Device) -> None:
-    """Mount the mapping at its place, nosuid and nodev."""
+async def mount(volume: Volume, device: Device, fallback: Fallback) -> None:
+    """Mount the mapping at its place, nosuid and nodev, as soon as that is free.
+
+    What was there while the tomb was away stays, hidden, and shows when the tomb goes.
+    """
     mapping = volume.mapping(device)
     if volume.state().mounted:
         return
-    if other := mountinfo.top(mountinfo.read(), volume.target):
+    await fallback.settled()
+    other = mountinfo.top(mountinfo.read(), volume.target)
+    if other and not absent.ours(other):
         raise ImmudError(
             f"{other.source} is already mounted at {volume.target}; unmount it, and remove it "
             "from /etc/fstab if it is there."
         )
-    volume.hidden = await in_child(
-        mounts.mount,
-        mapping.devnode,
-        _fstype(volume, mapping),
-        volume.target,
-        list(volume.config.options),
-        timeout=300,
-    )
+    source, fstype = mapping.devnode, _fstype(volume, mapping)
+    options, guard = list(volume.config.options), fallback.guard()
+    try:
+        while True:
+            hidden, found = await in_child(
+                mount_unheld, source, fstype, volume.target, options, guard, timeout=300
+            )
+            if not found:
+                break
+            await fallback.free(Holders(found))
+    finally:
+        fallback.resume()
+    volume.hidden = hidden and other is None
+
+
+def mount_unheld(
+    source: str, fstype: str, target: str, options: list[str], guard: Guard | None
+) -> tuple[bool, list[Found]]:
+    """In a child: mount, unless somebody holds what that would hide; whether it hid anything.
+
+    They are looked for last, when nothing is left to do but the move itself.
+    """
+    tree = mounts.build(source, fstype, options)
+    try:
+        found = holders.scan(*guard) if guard else []
+        return (False, found) if found else (mounts.place(tree, target), [])
+    finally:
+        os.close(tree)

@@ -13,6 +13,7 @@ from typing import Any
 
 from immud import log
 from immud.bus import names
+from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
@@ -122,6 +123,7 @@ class Owner:
             mount_point=self._volume.target,
             auto_open=self.config.auto_open,
             last_error=life.error,
+            absent=self._works.fallback.mode,
         )
 
     def _shown(self) -> Device | None:
@@ -131,7 +133,10 @@ class Owner:
 
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
-        return report.problems(self.config.name, self._life, self._volume, self._devices)
+        return (
+            *report.problems(self.config.name, self._life, self._volume, self._devices),
+            *self._works.fallback.problems(is_open=self._life.state is TombState.OPEN),
+        )
 
     def open(self, uid: int, options: Mapping[str, Any], passphrase: bytes | None) -> RunningJob:
         """Open it; a passphrase answers the question that may be pending. Raises WrongState."""
@@ -195,6 +200,10 @@ class Owner:
         self._devices = dict(devices)
         self._inbox.put_nowait(Look())
 
+    def seen(self, table: tuple[MountEntry, ...]) -> None:
+        """This is the mount table now."""
+        self._works.fallback.seen(table)
+
     @property
     def idle(self) -> bool:
         """Whether nothing is open and nothing under way."""
@@ -205,6 +214,10 @@ class Owner:
         if self._task:
             self._task.cancel()
 
+    async def leave(self) -> None:
+        """Put nothing in the tomb's place any more: whoever stops everything unmounts it."""
+        await self._works.fallback.close()
+
     async def stop(self) -> None:
         """Let go of the volume as it is: what is open stays open."""
         if self._task:
@@ -214,8 +227,10 @@ class Owner:
         await self._stop_work()
         for outcome in self._waiting:
             outcome.cancel()
+        await self.leave()
 
     async def _own(self) -> None:
+        self._works.fallback.ensure()
         await self._take(self._found())
         while True:
             item = await self._inbox.get()
@@ -255,6 +270,8 @@ class Owner:
         for action in actions:
             await self._act(action)
         if self._life.work is None:
+            if before.work and self._life.state in IDLE:
+                self._works.fallback.ensure()
             waiting, self._waiting = self._waiting, []
             self._mapper = self._mapping()
             for outcome in waiting:
@@ -385,6 +402,7 @@ class Owner:
         if not self.idle:
             return False
         self.config, self._works = config, works
+        works.fallback.ensure()
         self._life = replace(self._life, auto_open=config.auto_open)
         self._inbox.put_nowait(Look())
         return True

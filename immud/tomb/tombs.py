@@ -8,6 +8,8 @@ from immud.early.mountinfo import MountEntry
 from immud.jobs import Jobs
 from immud.model import Problem, TombConfig, TombState
 from immud.service import Changed
+from immud.tomb.fallback import Fallback
+from immud.tomb.managers import UserManagers
 from immud.tomb.owner import Owner, Told
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
@@ -32,7 +34,9 @@ class Tombs:
         on_open: Told,
         on_closed: Told,
         lookup: Callable[[str], Device | None],
+        managers: UserManagers,
     ) -> None:
+        self._managers = managers
         self._jobs = jobs
         self._changed = changed
         self._on_open = on_open
@@ -46,7 +50,9 @@ class Tombs:
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
     def _works(self, config: TombConfig) -> Works:
-        return Works(Volume(config, self._lookup, self._nudge))
+        volume = Volume(config, self._lookup, self._nudge)
+        fallback = Fallback(config, volume.target, self._managers, self._changed)
+        return Works(volume, fallback)
 
     def _owner(self, config: TombConfig) -> Owner:
         return Owner(
@@ -78,8 +84,10 @@ class Tombs:
             self._devices[event.device.key] = event.device
         self._look()
 
-    def mounts(self, _: tuple[MountEntry, ...]) -> None:
+    def mounts(self, table: tuple[MountEntry, ...]) -> None:
         """The mount table changed."""
+        for owner in self._owners.values():
+            owner.seen(table)
         self._look()
 
     def _look(self) -> None:
@@ -118,6 +126,8 @@ class Tombs:
 
     async def stop(self, close: bool) -> None:
         """End all owners; with `close` the open tombs are closed first, and holders ended."""
+        for owner in self._owners.values():
+            await owner.leave()
         if close:
             jobs = [
                 owner.close(0, {"force": True})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from immud.errors import ImmudError
 from immud.model import Holder
 from immud.tomb import closing, opening
+from immud.tomb.fallback import Fallback
 from immud.tomb.machine import Action
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
@@ -22,8 +23,9 @@ class Order:
 class Works:
     """Performs the works on one volume."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: Volume, fallback: Fallback) -> None:
         self.volume = volume
+        self.fallback = fallback
 
     async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
         """Perform `action`; returns who was ended for it, unasked. Raises ImmudError, OSError."""
@@ -52,6 +54,6 @@ class Works:
                 await opening.recognise(volume, device)
                 await opening.check(volume, device)
             case Action.MOUNT:
-                await opening.mount(volume, device)
+                await opening.mount(volume, device, self.fallback)
             case Action.EJECT:
                 await closing.eject(device)

@@ -81,6 +81,7 @@ async def test_every_declared_signature_holds(bus: PrivateBus, link: Link) -> No
         "MountPoint",
         "AutoOpen",
         "LastError",
+        "Absent",
     }
 
 

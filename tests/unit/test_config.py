@@ -58,6 +58,9 @@ def test_every_key(tmp_path: Path) -> None:
         mount = "/var/home"
         options = ["noatime", "commit=60"]
         auto_open = false
+        absent = "volatile"
+        absent_size = "512M"
+        on_return = "over"
     """
     write(tmp_path, text)
     assert load(str(tmp_path)) == Config(
@@ -80,6 +83,9 @@ def test_every_key(tmp_path: Path) -> None:
                 mount="/var/home",
                 options=("noatime", "commit=60"),
                 auto_open=False,
+                absent="volatile",
+                absent_size="512M",
+                on_return="over",
             ),
         ),
         files=(("/etc/immud/immud.toml", text.encode()),),

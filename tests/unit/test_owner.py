@@ -7,7 +7,7 @@ import pytest
 
 from immud.errors import Busy, Cancelled, ImmudError, WrongState
 from immud.jobs import Jobs
-from immud.model import Holder, JobResult, TombConfig, TombState
+from immud.model import Holder, JobResult, Problem, TombConfig, TombState
 from immud.tomb import drive
 from immud.tomb.dm import Mapping
 from immud.tomb.machine import Action
@@ -20,6 +20,21 @@ STICK = Device("/devices/a", "/dev/sda", "8:0", "1", fs_type="crypto_LUKS", labe
 MAPPING = Mapping("immud-home", "254:0", "CRYPT-LUKS2-x-immud-home")
 
 
+class NoFallback:
+    """A place that has none, and says so."""
+
+    mode = "directory"
+
+    def ensure(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def problems(self, *, is_open: bool) -> tuple[Problem, ...]:
+        return ()
+
+
 class Bench:
     """A volume whose works are told to succeed, fail or hang; it keeps what was called."""
 
@@ -29,6 +44,7 @@ class Bench:
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
         self.target, self.hidden = "/var/home", False
+        self.fallback = NoFallback()
         self.mounted = self.mapped = False
 
     def state(self) -> State:

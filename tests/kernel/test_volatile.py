@@ -1,0 +1,160 @@
+"""The volatile fallback, made for real in a namespace of the test's own."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from immud.early import kernel, mountinfo
+from immud.early.mountinfo import top
+from immud.tomb import absent, opening, volatile
+from immud.tomb.absent import Home
+from tests.kernel.test_tomb import loop_device, make_image, process
+from tests.support.namespaces import in_namespace
+
+ALICE = Home("alice", 1000, 1001)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a tomb would go, on a system with a user and something in /etc/skel."""
+    for name in ("var/home", "skel/.config/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    skeleton = tmp_path / "skel"
+    (skeleton / ".bashrc").write_text("alias ll='ls -l'\n")
+    (skeleton / ".config/deep/run").write_text("#!/bin/sh\n")
+    (skeleton / ".config/deep/run").chmod(0o4750)
+    (skeleton / "link").symlink_to("/etc/shadow")
+    os.mkfifo(skeleton / "fifo")
+    users = f"root:x:0:0::/root:/bin/sh\nalice:x:1000:1001::{tmp_path}/var/home/alice:/bin/sh\n"
+    (tmp_path / "passwd").write_text(users)
+    monkeypatch.setattr(volatile, "LOCK", str(tmp_path / "run/lock"))
+    monkeypatch.setattr(volatile, "DATABASE", str(tmp_path / "passwd"))
+    return tmp_path / "var/home"
+
+
+def ensure(place: Path, configured: str = "volatile", size: str = "4M") -> str:
+    return volatile.ensure(str(place), configured, size, "lost at power-off\n", True)
+
+
+def described(path: Path) -> tuple[int, int, str]:
+    found = path.lstat()
+    return found.st_uid, found.st_gid, stat.filemode(found.st_mode)
+
+
+@in_namespace
+def test_homes_are_private_and_made_from_the_skeleton(place: Path) -> None:
+    tree = volatile.build("4M", (ALICE,), "lost\n", str(place.parent.parent / "skel"))
+    kernel.move_mount(tree, str(place))
+    assert described(place) == (0, 0, "drwxr-xr-x")
+    assert described(place / "alice") == (1000, 1001, "drwx------")
+    assert described(place / "alice/.bashrc") == (1000, 1001, "-rw-r--r--")
+    # nothing in a skeleton makes anybody somebody else
+    assert described(place / "alice/.config/deep/run") == (1000, 1001, "-rwxr-x---")
+    assert described(place / "alice/link") == (1000, 1001, "lrwxrwxrwx")
+    assert os.readlink(place / "alice/link") == "/etc/shadow"
+    assert not (place / "alice/fifo").exists()
+    assert (place / "alice" / volatile.NOTE).read_text() == "lost\n"
+    entry = top(mountinfo.read(), str(place))
+    assert entry
+    assert absent.ours(entry)
+    assert {"nosuid", "nodev"} <= set(entry.options.split(","))
+
+
+@in_namespace
+def test_a_place_that_is_one_home_is_that_person_s(place: Path) -> None:
+    tree = volatile.build("4M", (Home("", 1000, 1001),), "lost\n", str(place))
+    kernel.move_mount(tree, str(place))
+    assert described(place) == (1000, 1001, "drwx------")
+    assert described(place / volatile.NOTE) == (1000, 1001, "-rw-r--r--")
+
+
+@in_namespace
+def test_its_size_and_its_inodes_have_a_limit(place: Path) -> None:
+    assert ensure(place, size="1M") == "volatile"
+    with pytest.raises(OSError, match="No space"):
+        (place / "alice/big").write_bytes(bytes(2 << 20))
+    (place / "alice/big").unlink()
+    # 1024, less those of the homes
+    for number in range(1000):
+        (place / f"alice/{number}").touch()
+    with pytest.raises(OSError, match="No space"):
+        _ = [(place / f"alice/more-{number}").touch() for number in range(30)]
+
+
+@in_namespace
+def test_made_once_and_never_over_something_else(place: Path) -> None:
+    assert ensure(place) == "volatile"
+    (place / "alice/letter").write_text("dear")
+    for _ in range(20):
+        assert ensure(place) == ""
+    assert (place / "alice/letter").read_text() == "dear"
+    assert len([e for e in mountinfo.read() if e.target == str(place)]) == 1
+    # a tomb over it
+    kernel.mount("tmpfs", str(place), "tmpfs", 0)
+    assert ensure(place) == ""
+    kernel.umount2(str(place))
+    assert (place / "alice/letter").read_text() == "dear"
+
+
+@in_namespace
+def test_what_is_in_the_directory_decides(place: Path) -> None:
+    (place / "alice").mkdir()
+    assert ensure(place, configured="") == "directory"
+    assert top(mountinfo.read(), str(place)) is None
+    (place / "alice").rmdir()
+    assert ensure(place, configured="") == "volatile"
+    assert (place / "alice").is_dir()
+
+
+@in_namespace
+def test_a_directory_that_is_not_there_is_made(place: Path) -> None:
+    place.rmdir()
+    assert ensure(place) == "volatile"
+    assert (place / "alice").is_dir()
+
+
+@in_namespace
+def test_what_cannot_be_made_whole_is_not_put_in_place(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place.parent.parent / "skel/huge").write_bytes(bytes(3 << 20))
+    with pytest.raises(OSError, match="No space"):
+        volatile.build("2M", (ALICE,), "lost\n", str(place.parent.parent / "skel"))
+    assert list(place.iterdir()) == []
+
+
+@in_namespace
+def test_a_tomb_is_not_mounted_over_somebody(place: Path) -> None:
+    assert ensure(place) == "volatile"
+    entry = absent.fallback(mountinfo.read(), str(place))
+    assert entry
+    major, minor = map(int, entry.dev.split(":"))
+    guard = [(major, minor)], list[str](), False, True
+    with loop_device(make_image(place.parent.parent / "image")) as node:
+        with process("os.chdir(sys.argv[1])", str(place / "alice")) as pid:
+            hidden, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+            assert [(who[0], who[4]) for who in found] == [(pid, "cwd")]
+            assert top(mountinfo.read(), str(place)) == entry
+        hidden, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+        assert (hidden, found) == (True, [])
+        assert absent.fallback(mountinfo.read(), str(place)) == entry
+        above = top(mountinfo.read(), str(place))
+        assert above
+        assert above.fstype == "ext4"
+        kernel.umount2(str(place))
+    assert (place / "alice").is_dir()
+
+
+@in_namespace
+def test_a_directory_s_holders_are_known_by_their_path(place: Path) -> None:
+    (place / "alice").mkdir()
+    guard = list[tuple[int, int]](), [str(place)], False, False
+    with (
+        loop_device(make_image(place.parent.parent / "image")) as node,
+        process("f = open(sys.argv[1], 'w')", str(place / "alice/file")) as pid,
+    ):
+        _, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+        assert [(who[0], who[4]) for who in found] == [(pid, "open file")]
+        assert top(mountinfo.read(), str(place)) is None
