@@ -7,6 +7,7 @@ of all files are found in one pass, each with its file, line and key.
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from immud import rules
@@ -54,16 +55,20 @@ def load(root: str = "/") -> Config:
     return config
 
 
-def examine(root: str = "/") -> tuple[Config, tuple[ConfigError, ...]]:
-    """The configuration as far as it makes sense, and everything that is wrong with it."""
+def examine(
+    root: str = "/", also: Mapping[str, bytes] = MappingProxyType({})
+) -> tuple[Config, tuple[ConfigError, ...]]:
+    """The configuration as far as it makes sense, and everything that is wrong with it.
+
+    `also` are files, by path, that are taken to be there with these contents.
+    """
     merge = _Merge()
     contents: list[tuple[str, bytes]] = []
     try:
-        for path in files(root):
+        for path in dict.fromkeys((*files(root), *also)):
             shown = os.path.join(root, path[1:])
             try:
-                with open(shown, "rb") as file:
-                    contents.append((path, file.read()))
+                contents.append((path, also[path] if path in also else _read(shown)))
                 merge.add(shown, *parse(contents[-1][1], shown))
             except OSError as error:
                 text = f"can't be read: {error.strerror}; make it a readable file or remove it"
@@ -81,6 +86,11 @@ def examine(root: str = "/") -> tuple[Config, tuple[ConfigError, ...]]:
             key=lambda error: (error.file in order and order.index(error.file), error.line),
         )
     )
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def dotted(key: Key) -> str:

@@ -8,7 +8,7 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -98,12 +98,21 @@ class Exit:
 
 
 class Reader:
-    """Collects what comes out of a pipe, up to `limit` bytes, until the last writer has gone."""
+    """Collects what comes out of a pipe, up to `limit` bytes, until the last writer has gone.
 
-    def __init__(self, fd: int, limit: int = OUTPUT_LIMIT) -> None:
+    `heard` is told of every piece as it comes.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        limit: int = OUTPUT_LIMIT,
+        heard: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = fd
         self._limit = limit
+        self._heard = heard
         self._kept = bytearray()
         self._ended: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(fd, False)
@@ -115,6 +124,7 @@ class Reader:
         except BlockingIOError:
             return
         self._kept += data[: self._limit - len(self._kept)]
+        self._heard(data)
         if not data:
             self._loop.remove_reader(self._fd)
             self._ended.set_result(None)
@@ -168,10 +178,12 @@ async def run(
     timeout: float | None = 60.0,
     allowed: tuple[int, ...] = (0,),
     environment: Mapping[str, str] | None = None,
+    heard: Callable[[bytes], None] = lambda _: None,
 ) -> Result:
     """Run a program to its end, in a process group of its own.
 
-    `stdin` is for secrets: it is never in a file, on a command line or in a log.
+    `stdin` is for secrets: it is never in a file, on a command line or in a log. `heard` is told
+    of what it writes to its standard output as it does, in pieces.
     Raises CommandFailed for a status not in `allowed`, CommandTimeout after
     `timeout` seconds (None where a person is asked), and CancelledError with the whole group ended.
     """
@@ -192,7 +204,7 @@ async def run(
         raise
     for fd in (ends[0], out, err):
         os.close(fd)
-    exited, stdout, stderr = Exit(pid), Reader(reading), Reader(reading_err)
+    exited, stdout, stderr = Exit(pid), Reader(reading, heard=heard), Reader(reading_err)
     try:
         async with asyncio.timeout(timeout):
             code = await exited.wait()

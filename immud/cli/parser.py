@@ -4,32 +4,14 @@ Man pages and completions are made from the same parser.
 """
 
 import argparse
-from typing import Any, NamedTuple
 
 from immud import __version__
+from immud.cli.command import DRY_RUN, JSON, Argument, Command
+from immud.cli.tomb_commands import TOMB
 
-Argument = tuple[tuple[str, ...], dict[str, Any]]
-
-
-class Command(NamedTuple):
-    """A command: what it is called and said to do, and the function that does it."""
-
-    name: str
-    help: str
-    description: str
-    module: str
-    function: str
-    arguments: tuple[Argument, ...] = ()
-
-
-JSON: Argument = (("--json",), {"action": "store_true", "help": "print JSON for programs"})
 ROOT: Argument = (
     ("--root",),
     {"metavar": "DIR", "default": "/", "help": "work on the system in DIR instead of this one"},
-)
-DRY_RUN: Argument = (
-    ("-n", "--dry-run"),
-    {"action": "store_true", "help": "print the steps and change nothing"},
 )
 PATHS: Argument = (
     ("paths",),
@@ -140,6 +122,7 @@ COMMANDS = (
             ),
         ),
     ),
+    TOMB,
     Command(
         "watch",
         "print changes as they happen",
@@ -173,16 +156,22 @@ def build() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"immud {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
-    for command in COMMANDS:
-        sub = commands.add_parser(
+    _add(parser, COMMANDS, required=True)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, commands: tuple[Command, ...], *, required: bool) -> None:
+    group = parser.add_subparsers(metavar="COMMAND", required=required, title="commands")
+    for command in commands:
+        sub = group.add_parser(
             command.name,
             help=command.help,
             description=command.description,
             epilog=EXIT_CODES,
             allow_abbrev=False,
         )
+        sub.set_defaults(module=command.module, function=command.function)
         for flags, options in command.arguments:
             sub.add_argument(*flags, **options)
-        sub.set_defaults(module=command.module, function=command.function)
-    return parser
+        if command.commands:
+            _add(sub, command.commands, required=False)

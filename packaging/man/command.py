@@ -6,7 +6,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[0]).resolve().parents[1]))
 
 import immud
-from immud.cli.parser import COMMANDS, Argument, Command
+from immud.cli.command import Argument, Command
+from immud.cli.parser import COMMANDS
 
 HEAD = """\
 .TH IMMUD 1 "" "immud {version}" "User Commands"
@@ -22,7 +23,7 @@ immud keeps / and /usr read-only and people's data in tombs, encrypted drives th
 when they are plugged in.
 What concerns the running daemon is asked of it over D-Bus, as
 .BR org.immud1 ;
-plan, enable, disable, adopt and release work without one.
+plan, enable, disable, adopt, release and tomb work without one.
 .SH COMMANDS
 """
 
@@ -74,14 +75,17 @@ def usage(argument: Argument) -> str:
     flags, options = argument
     if not flags[0].startswith("-"):
         name = f"\\fI{options['metavar']}\\fR"
-        return f"[{name}...]" if options.get("nargs") == "*" else f"[{name}]"
+        if options.get("nargs") == "*":
+            return f"[{name}...]"
+        return f"[{name}]" if "nargs" in options else name
     value = f" \\fI{options['metavar']}\\fR" if "metavar" in options else ""
     return f"[\\fB{escape(flags[-1])}\\fR{value}]"
 
 
-def section(command: Command) -> str:
-    """What the page says of one command."""
-    lines = [f".SS immud {command.name} " + " ".join(usage(a) for a in command.arguments)]
+def section(command: Command, before: str = "immud") -> str:
+    """What the page says of one command, which comes after `before`, and of those after it."""
+    name = f"{before} {command.name}"
+    lines = [f".SS {name} " + " ".join(usage(a) for a in command.arguments)]
     lines.append(escape(command.description))
     for flags, options in command.arguments:
         names = ", ".join(f"\\fB{escape(flag)}\\fR" for flag in flags)
@@ -90,7 +94,8 @@ def section(command: Command) -> str:
         elif "metavar" in options:
             names += f" \\fI{options['metavar']}\\fR"
         lines += [".TP", names, escape(options["help"][0].upper() + options["help"][1:]) + "."]
-    return "\n".join(lines) + "\n"
+    inner = "".join(section(each, name) for each in command.commands)
+    return "\n".join(lines) + "\n" + inner
 
 
 print(HEAD.format(version=immud.__version__) + "".join(map(section, COMMANDS)) + TAIL, end="")

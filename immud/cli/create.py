@@ -1,0 +1,184 @@
+"""`immud tomb create`."""
+
+import asyncio
+import os
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from immud import rules
+from immud.cli.enable import require_root
+from immud.cli.keys import Keys
+from immud.cli.reload import reload
+from immud.cli.render import visible
+from immud.config import load
+from immud.errors import ImmudError, UsageError
+from immud.make.target import Target, Wish, human
+
+if TYPE_CHECKING:
+    from immud.client import Client
+    from immud.make.steps import Step
+
+LABEL_MAX = 47
+"""Bytes a LUKS2 header has for a label."""
+
+
+def create(arguments: Namespace) -> int:
+    """Make a drive a tomb. Nothing is written before everything has been asked and checked."""
+    require_root("immud tomb create")
+    from immud.make import enrolment  # noqa: PLC0415 - after the right to use it is clear
+    from immud.make.observe import look  # noqa: PLC0415
+    from immud.make.plan import plan  # noqa: PLC0415
+    from immud.make.refuse import check, resumes  # noqa: PLC0415
+
+    wish = wished(arguments)
+    keys = Keys(arguments.key_file, arguments.passphrase_fd)
+    config = load()
+    if wish.enrol:
+        enrolment.check_name(wish.name, config)
+        enrolment.check(wish, enrolment.NO_UUID)
+    target = asyncio.run(look(arguments.device, config))
+    check(target, wish)
+    steps = plan(target, wish)
+    if arguments.dry_run:
+        _show(steps, as_json=arguments.json)
+        return 0
+    resumed = resumes(target, wish)
+    _confirm(arguments, target, resumed=resumed)
+    key = keys.existing("Passphrase it was given: ") if resumed else keys.chosen(wish.name)
+    _make(target, wish, steps, key)
+    print(f"{target.devnode} is finished, and can be unplugged.")
+    if wish.source:
+        _kept(wish)
+    if wish.enrol and reload():
+        _open(wish, key)
+    return 0
+
+
+def wished(arguments: Namespace) -> Wish:
+    """What the arguments ask for. Raises UsageError for what makes no sense."""
+    try:
+        name, mount = rules.tomb_name(arguments.name), rules.path(arguments.mount)
+        key = rules.key(os.path.abspath(arguments.key_file)) if arguments.key_file else "ask"
+        label = rules.word(arguments.label) if arguments.label else ""
+    except rules.Wrong as error:
+        raise UsageError(f"the name, mount, label or key file {error}") from None
+    if len(os.fsencode(label)) > LABEL_MAX:
+        raise UsageError(f"a label has at most {LABEL_MAX} bytes")
+    source = os.path.abspath(arguments.source) if arguments.source else ""
+    if source and not os.path.isdir(source):
+        raise UsageError(f"--from {source}: there is no such directory")
+    if arguments.json and not arguments.dry_run:
+        raise UsageError("--json goes with --dry-run")
+    derivation = [
+        (f"--{option}", str(value))
+        for option, value in (
+            ("iter-time", arguments.iter_time),
+            ("pbkdf-memory", arguments.pbkdf_memory),
+        )
+        if value is not None
+    ]
+    return Wish(
+        name=name,
+        filesystem=arguments.fs,
+        label=label,
+        partition=arguments.partition,
+        overwrite=arguments.overwrite,
+        source=source,
+        mount=mount,
+        key=key,
+        enrol=not arguments.no_enrol,
+        derivation=tuple(word for pair in derivation for word in pair),
+    )
+
+
+def _show(steps: "tuple[Step, ...]", *, as_json: bool) -> None:
+    if as_json:
+        import json  # noqa: PLC0415 - only here
+
+        print(json.dumps([{"operation": type(s).__name__, "description": s.describe()}
+                          for s in steps], indent=2))  # fmt: skip
+        return
+    for step in steps:
+        print(visible(step.describe()))
+
+
+def _confirm(arguments: Namespace, target: Target, *, resumed: bool) -> None:
+    """Have the person type what the drive is: /dev/sdb is another one tomorrow."""
+    node, meant = target.devnode, arguments.yes_i_mean
+    if meant:
+        if os.path.realpath(meant) != os.path.realpath(arguments.device):
+            raise UsageError(f"--yes-i-mean {meant} is not {arguments.device}; nothing was done")
+        return
+    if resumed:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"nobody can be asked here; add --yes-i-mean {node} if that is meant")
+    what = f"{visible(target.title)} ({node})"
+    lost = "It is empty." if not target.content else "This will be LOST:"
+    print(f"{what} becomes a tomb. {lost}", file=sys.stderr)
+    for line in target.content:
+        print(f"  {visible(line)}", file=sys.stderr)
+    sys.stderr.write(f"To go on, type the drive's name, {visible(target.title)}: ")
+    sys.stderr.flush()
+    typed = sys.stdin.readline()
+    if " ".join(typed.split()).casefold() != visible(target.title).casefold():
+        raise UsageError("that is not its name; nothing was done")
+
+
+def _make(target: Target, wish: Wish, steps: "tuple[Step, ...]", key: bytes) -> None:
+    from immud.make.execute import carry_out, locked, settle  # noqa: PLC0415 - as above
+    from immud.make.observe import look  # noqa: PLC0415
+
+    def waiting() -> None:
+        print(f"Waiting for another program to let go of {target.disk} ...", file=sys.stderr)
+
+    async def work() -> None:
+        with locked(target, waiting):
+            if await look(target.devnode, load()) != target:
+                raise ImmudError(
+                    f"{target.devnode} has changed meanwhile, or is another drive. "
+                    "Nothing was done; run this again."
+                )
+            await carry_out(target, steps, key, told, target.title)
+        await settle(target.devnode)
+
+    def told(step: "Step", progress: float) -> None:
+        if progress < 0:
+            print(visible(step.describe()), flush=True)
+        elif sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{progress:.0%}" if progress < 1 else "\r\x1b[K")
+            sys.stderr.flush()
+
+    asyncio.run(work())
+
+
+def _kept(wish: Wish) -> None:
+    """Where the originals are, which nobody but the person removes."""
+    print(
+        f"What was in {wish.source} is still there, unencrypted. While the tomb is open at "
+        f"{wish.mount}, it is hidden behind it. To see and remove it, when all is well:\n"
+        f"    immud close {wish.name} && ls {wish.source}\n"
+        "Removed files can be recovered from a drive for as long as nothing was written over them."
+    )
+
+
+def _open(wish: Wish, key: bytes) -> None:
+    """Hand the daemon what it would ask for a moment later; that it cannot open is no failure."""
+    from immud.cli.bus import talk  # noqa: PLC0415 - only with a daemon
+
+    async def opened(client: "Client") -> None:
+        await client.wait(await client.open_tomb(wish.name, key))
+
+    try:
+        talk(opened)
+    except ImmudError as error:
+        print(f"It is not open yet: {error}", file=sys.stderr)
+    else:
+        print(f"Tomb {wish.name} is open at {wish.mount}.")
+
+
+def fits(needed: int, target: Target) -> None:
+    """Raise where what is to be copied does not fit. Sizes in bytes."""
+    if needed > target.size * 95 // 100:
+        raise ImmudError(f"{human(needed)} do not fit on {target.devnode} ({human(target.size)})")

@@ -1,0 +1,157 @@
+"""`immud tomb` and what comes after it: making tombs and looking after them."""
+
+from immud.cli.command import DRY_RUN, JSON, Argument, Command
+
+NAME: Argument = (
+    ("name",),
+    {"metavar": "NAME", "nargs": "?", "default": "home", "help": "the tomb; default: home"},
+)
+# What is not taken back is never done to a tomb somebody did not name.
+THIS_NAME: Argument = (("name",), {"metavar": "NAME", "help": "the tomb"})
+DEVICE: Argument = (
+    ("device",),
+    {"metavar": "DEVICE", "help": "the drive or partition, such as /dev/sdb"},
+)
+CALLED: Argument = (
+    ("--name",),
+    {"metavar": "NAME", "default": "home", "help": "what to call the tomb; default: home"},
+)
+MOUNT: Argument = (
+    ("--mount",),
+    {
+        "metavar": "DIR",
+        "default": "/var/home",
+        "help": "where it is mounted when it is open; default: /var/home",
+    },
+)
+PASSPHRASE_FD: Argument = (
+    ("--passphrase-fd",),
+    {
+        "metavar": "N",
+        "type": int,
+        "help": "read the passphrase from file descriptor N instead of asking for it",
+    },
+)
+KEY_FILE: Argument = (
+    ("--key-file",),
+    {"metavar": "FILE", "help": "use the key in FILE, and no passphrase"},
+)
+DERIVATION: tuple[Argument, ...] = (
+    (
+        ("--iter-time",),
+        {
+            "metavar": "MS",
+            "type": int,
+            "help": "milliseconds that trying a passphrase takes, as in cryptsetup(8)",
+        },
+    ),
+    (
+        ("--pbkdf-memory",),
+        {
+            "metavar": "KIB",
+            "type": int,
+            "help": "memory that trying a passphrase takes, as in cryptsetup(8); for machines "
+            "with less of it than this one",
+        },
+    ),
+)
+
+CREATE = Command(
+    "create",
+    "make a drive a tomb: encrypted, with a file system, and enrolled",
+    "Makes a new encrypted volume (LUKS2) with a file system on a drive, and enrols it. Refuses "
+    "drives that are in use, and those that hold anything. Interrupted, it is run again.",
+    "create",
+    "create",
+    (
+        DEVICE,
+        CALLED,
+        (
+            ("--fs",),
+            {
+                "choices": ("ext4", "btrfs", "xfs"),
+                "default": "ext4",
+                "metavar": "TYPE",
+                "help": "the file system: ext4 (the default), btrfs or xfs",
+            },
+        ),
+        (
+            ("--label",),
+            {"metavar": "LABEL", "default": "", "help": "the volume's label; default: its name"},
+        ),
+        (
+            ("--from",),
+            {
+                "metavar": "DIR",
+                "default": "",
+                "dest": "source",
+                "help": "copy what is in DIR to it, such as /var/home; DIR stays as it is",
+            },
+        ),
+        MOUNT,
+        KEY_FILE,
+        PASSPHRASE_FD,
+        *DERIVATION,
+        (
+            ("--partition",),
+            {"action": "store_true", "help": "make a partition table and one partition first"},
+        ),
+        (
+            ("--overwrite",),
+            {"action": "store_true", "help": "give up everything that is on the drive"},
+        ),
+        (
+            ("--yes-i-mean",),
+            {"metavar": "DEVICE", "default": "", "help": "the device once more, for scripts"},
+        ),
+        (
+            ("--no-enrol",),
+            {"action": "store_true", "help": "make it, and leave the configuration alone"},
+        ),
+        DRY_RUN,
+        JSON,
+    ),
+)
+ENROL = Command(
+    "enrol",
+    "make an encrypted volume that exists a tomb of this machine",
+    "Takes a LUKS volume that exists, made here or elsewhere, and describes it in the "
+    "configuration, so that it is opened when it is plugged in. Writes nothing to the drive.",
+    "enrol",
+    "enrol",
+    (
+        DEVICE,
+        CALLED,
+        MOUNT,
+        (
+            ("--key-file",),
+            {"metavar": "FILE", "default": "", "help": "open it with FILE, and never ask"},
+        ),
+    ),
+)
+LIST = Command(
+    "list",
+    "show the tombs of this machine",
+    "Shows the configured tombs: their state, where they go, and whether they are pinned.",
+    "enrol",
+    "list_",
+    (JSON,),
+)
+FORGET = Command(
+    "forget",
+    "undo enrol; the drive stays as it is",
+    "Removes what enrolling wrote on this machine. The drive and what is on it stay as they are.",
+    "enrol",
+    "forget",
+    (THIS_NAME,),
+)
+
+TOMB = Command(
+    "tomb",
+    "make tombs, and look after them",
+    "Makes tombs and looks after them. Without a command: shows those of this machine.",
+    "enrol",
+    "list_",
+    (),
+    (CREATE, ENROL, LIST, FORGET),
+)

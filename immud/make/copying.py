@@ -1,0 +1,101 @@
+"""Copy homes into a fresh tomb with rsync(1), and prove that they arrived.
+
+The file system is mounted in a mount namespace of this process alone: nobody else sees it half
+full, and it is gone with the process, whatever ends that. What an interrupted run copied is kept:
+rsync skips it.
+"""
+
+import os
+import re
+from collections.abc import Callable
+
+from immud.early import kernel
+from immud.errors import ImmudError
+from immud.run import CommandFailed, run
+
+PLACE = "/run/immud/making"
+ROUNDS = 3
+"""How often what changed meanwhile is copied again, before it is for the person to see to."""
+
+# Everything a home has: hard links, ACLs, other attributes, holes, ids as they are; and nothing
+# that is mounted in it.
+_OPTIONS = ("-aHAXSx", "--numeric-ids", "--delete", "--exclude=/lost+found")
+_PROGRESS = re.compile(rb"\s(\d{1,3})%\s")
+# Files that went while they were to be copied (rsync(1), EXIT VALUES): the next round knows.
+_VANISHED = 24
+_SHOWN = 10
+
+
+async def copy(
+    device: str, filesystem: str, source: str, progress: Callable[[float], None]
+) -> None:
+    """Copy what is in the directory `source` to the file system on `device`.
+
+    Raises ImmudError where something could not be read or written, or changes all the time.
+    """
+    kernel.unshare(kernel.CLONE_NEWNS)
+    # What is unmounted outside goes here too, and nothing of here is seen outside.
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+    os.makedirs(PLACE, mode=0o700, exist_ok=True)
+    for _ in range(ROUNDS):
+        async with _Mounted(device, filesystem):
+            await _rsync(source, progress)
+        # Mounted anew, or the comparison would read what is still in memory.
+        async with _Mounted(device, filesystem):
+            differing = await _differences(source)
+        if not differing:
+            return
+    shown = "\n".join(f"  {line}" for line in differing[:_SHOWN])
+    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    raise ImmudError(
+        f"These are written to all the time, and differ from their copies:\n{shown}{more}\n"
+        "Log those users out (loginctl), or stop what writes there, and run the same command "
+        "again: it goes on from here."
+    )
+
+
+class _Mounted:
+    """The file system, mounted at PLACE for a while."""
+
+    def __init__(self, device: str, filesystem: str) -> None:
+        self.device, self.filesystem = device, filesystem
+
+    async def __aenter__(self) -> None:
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        kernel.mount(self.device, PLACE, self.filesystem, flags)
+
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        # Lazily after a failure: a pulled drive must not hold us up.
+        kernel.umount2(PLACE, kernel.MNT_DETACH if kind else 0)
+
+
+async def _rsync(source: str, progress: Callable[[float], None]) -> None:
+    def heard(text: bytes) -> None:
+        if found := _PROGRESS.findall(text):
+            progress(int(found[-1]) / 100)
+
+    argv = ("rsync", *_OPTIONS, "--info=progress2", "--no-inc-recursive", "--", *_ends(source))
+    try:
+        await run(*argv, timeout=None, allowed=(0, _VANISHED), heard=heard)
+    except CommandFailed as error:
+        raise ImmudError(f"Not everything could be copied: {_told(error)}") from error
+
+
+async def _differences(source: str) -> list[str]:
+    """What rsync would still do, having compared every byte: one path a line."""
+    argv = ("rsync", *_OPTIONS, "-nci", "--out-format=%i %n%L", "--", *_ends(source))
+    try:
+        said = await run(*argv, timeout=None, allowed=(0, _VANISHED))
+    except CommandFailed as error:
+        raise ImmudError(f"The copy could not be compared: {_told(error)}") from error
+    return said.stdout.decode(errors="replace").splitlines()
+
+
+def _ends(source: str) -> tuple[str, str]:
+    # What is in the directory, and not the directory itself.
+    return f"{source.rstrip('/')}/", f"{PLACE}/"
+
+
+def _told(error: CommandFailed) -> str:
+    lines = [line for line in error.stderr.strip().split("\n") if line]
+    return "\n".join(lines[:_SHOWN]) or str(error)

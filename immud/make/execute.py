@@ -1,0 +1,248 @@
+"""Perform the steps, one function each; whatever ends one, no mapping of ours stays behind."""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import assert_never
+
+from immud.early.kernel import MNT_DETACH, umount2
+from immud.errors import ImmudError
+from immud.make import copying, enrolment
+from immud.make.steps import (
+    Copy,
+    Enrol,
+    Format,
+    MakeFileSystem,
+    Map,
+    Mark,
+    Partition,
+    Step,
+    Unmap,
+    Wipe,
+)
+from immud.make.target import PART_NAME, Stage, Target
+from immud.run import CommandFailed, run
+from immud.tomb import dm, drive
+from immud.tomb.unlock import TIMEOUT
+from immud.watch.devices import DeviceEvent
+from immud.watch.udev import UdevWatch
+
+PARTITION_TYPE = "CA7D7CCB-63ED-4C53-861C-1742536059CC"
+"""LUKS, of the Discoverable Partitions Specification."""
+# A slow stick writes its inode tables for minutes.
+MKFS_TIMEOUT = 3600.0
+
+Told = Callable[[Step, float], None]
+"""Told of each step as it begins, with -1.0, and of how far it is, from 0.0 to 1.0."""
+
+_MKFS = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-L"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f", "-L"),
+    "xfs": ("mkfs.xfs", "-q", "-f", "-L"),
+}
+# What each file system has room for in its label, bytes.
+_LABEL = {"ext4": 16, "btrfs": 255, "xfs": 12}
+
+
+@contextmanager
+def locked(target: Target, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the whole drive's lock: udev does not look at it, or at a partition, until it is free.
+
+    `waiting` is called where somebody else has it. (systemd.io/BLOCK_DEVICE_LOCKING)
+    """
+    fd = os.open(target.disk, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+async def carry_out(
+    target: Target, steps: tuple[Step, ...], key: bytes, told: Told, title: str = ""
+) -> None:
+    """Perform `steps` on `target` with the drive locked.
+
+    Raises an ImmudError at the first that fails, and at once when the drive is pulled out.
+    """
+    works = _Works(target, key, told, title)
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+
+    def changed(_: DeviceEvent) -> None:
+        if not drive.alive(target.number, target.diskseq) and not gone.done():
+            gone.set_result(None)
+
+    watch = UdevWatch(changed)
+    watch.start()
+    work = loop.create_task(works.perform(steps))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ImmudError(f"{target.devnode} was pulled out; plug it in and run this again.")
+        work.result()
+    finally:
+        watch.close()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait((work,))
+        await works.tidy()
+
+
+class _Works:
+    """The steps of one run, and what of it has to be taken away at the end."""
+
+    def __init__(self, target: Target, key: bytes, told: Told, title: str) -> None:
+        self.target, self.key, self.told, self.title = target, key, told, title
+        self.mapping = self.file_system = ""
+
+    async def perform(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            self.told(step, -1.0)
+            self.same()
+            await self.one(step)
+
+    def same(self) -> None:
+        """Raise where the node is another drive's by now: names are used again."""
+        number, diskseq = self.target.number, self.target.diskseq
+        found = os.stat(self.target.devnode).st_rdev
+        there = f"{os.major(found)}:{os.minor(found)}" == number and drive.alive(number, diskseq)
+        if not there:
+            raise ImmudError(f"{self.target.devnode} is another drive now. Nothing was done to it.")
+
+    async def one(self, step: Step) -> None:
+        match step:
+            case Unmap():
+                if self.mapping:
+                    self.file_system = await file_system(step.mapping)
+                await unmap(step.mapping)
+                self.mapping = ""
+            case Wipe():
+                for devnode in step.devnodes:
+                    await run("wipefs", "--quiet", "--all", devnode)
+            case Partition():
+                await partition(step)
+            case Format():
+                await format_(step, self.key)
+            case Map():
+                self.mapping = step.mapping
+                await map_(step, self.key)
+            case MakeFileSystem():
+                await make_file_system(step)
+            case Mark():
+                await mark(step.volume, step.label, step.stage)
+            case Copy():
+                await copying.copy(
+                    f"/dev/mapper/{step.mapping}",
+                    step.filesystem,
+                    step.source,
+                    lambda progress: self.told(step, progress),
+                )
+            case Enrol():
+                await enrolment.enrol(step.volume, step.wish, self.title, self.file_system)
+            case _:
+                assert_never(step)
+
+    async def tidy(self) -> None:
+        """After a failure: the mapping goes, and with a pulled drive everything on it."""
+        if not self.mapping:
+            return
+        if drive.alive(self.target.number, self.target.diskseq):
+            with suppress(ImmudError):
+                await unmap(self.mapping)
+        else:
+            drop(self.mapping)
+
+
+def drop(mapping: str) -> None:
+    """Take away a mapping whose drive is gone: nobody waits for it, and its key is wiped."""
+    with suppress(OSError):
+        umount2(copying.PLACE, MNT_DETACH)
+    found = next((each for each in dm.mappings() if each.name == mapping), None)
+    if found:
+        with suppress(OSError):
+            dm.wipe(mapping, dm.sectors(found.number))
+            dm.remove(mapping, deferred=True)
+
+
+async def unmap(mapping: str) -> None:
+    """cryptsetup close; udev may be looking at it still, and is waited for."""
+    if all(mapping != found.name for found in dm.mappings()):
+        return
+    # It says nothing of a drive that is gone, and tries for a while where it is busy.
+    await run("cryptsetup", "close", mapping)
+
+
+async def partition(step: Partition) -> None:
+    """One partition that begins and ends where the drive likes it, which sfdisk(8) knows."""
+    script = f'label: gpt\ntype={PARTITION_TYPE}, name="{PART_NAME}"\n'
+    # Ours is the lock it would take.
+    await run(
+        *("sfdisk", "--quiet", "--lock=no", "--wipe=always", "--wipe-partitions=always"),
+        step.disk,
+        stdin=script.encode(),
+    )
+
+
+async def format_(step: Format, key: bytes) -> None:
+    """cryptsetup's own defaults for everything, unless the person asked for another derivation."""
+    await run(
+        *("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--key-file", "-"),
+        *("--label", step.label, "--subsystem", step.stage, *step.derivation, step.volume),
+        stdin=key,
+        timeout=TIMEOUT,
+    )
+
+
+async def map_(step: Map, key: bytes) -> None:
+    """Raises ImmudError where the key, which a run before this one may have chosen, is wrong."""
+    try:
+        await run(
+            *("cryptsetup", "open", "--type", "luks2", "--key-file", "-"),
+            *(step.volume, step.mapping),
+            stdin=key,
+            timeout=TIMEOUT,
+        )
+    except CommandFailed as error:
+        if error.code != 2:
+            raise
+        raise ImmudError(
+            "This is not the passphrase (or key) that the interrupted run was given. Run this "
+            "again with that, or add --overwrite to start anew."
+        ) from error
+
+
+async def make_file_system(step: MakeFileSystem) -> None:
+    label = step.label[: _LABEL[step.filesystem]]
+    await run(
+        *(*_MKFS[step.filesystem], label, f"/dev/mapper/{step.mapping}"), timeout=MKFS_TIMEOUT
+    )
+
+
+async def file_system(mapping: str) -> str:
+    """The UUID of the file system in a mapping, asked of the device and not of a cache."""
+    device = f"/dev/mapper/{mapping}"
+    said = await run(
+        "blkid", "--probe", "--match-tag", "UUID", "--output", "value", device, allowed=(0, 2)
+    )
+    return said.stdout.decode().strip()
+
+
+async def mark(volume: str, label: str, stage: Stage) -> None:
+    """cryptsetup config, which writes one copy of the header after the other."""
+    await run("cryptsetup", "config", "--label", label, "--subsystem", stage, volume)
+
+
+async def settle(devnode: str) -> None:
+    """Once the lock is free, have udev look at the drive, and wait until it has."""
+    if UdevWatch(lambda _: None).available:
+        with suppress(ImmudError):
+            await run(
+                "udevadm", "trigger", "--action=change", "--settle", f"--name-match={devnode}"
+            )

@@ -1,0 +1,248 @@
+"""Look at a block device, and change nothing: sysfs, the mount table, and what is written on it."""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+
+from immud.early import mountinfo
+from immud.early.sources import split
+from immud.errors import ImmudError
+from immud.make.target import MAPPING_SUFFIX, PART_NAME, Stage, Target, human
+from immud.model import Config
+from immud.run import run
+from immud.tomb.dm import PREFIX
+
+SYS = "/sys"
+SYSTEM = ("/", "/usr", "/boot", "/boot/efi", "/efi", "/etc", "/var")
+# What sysfs calls things that hold blocks and are no drives.
+_FOREIGN = {
+    "dm-": "a mapping, which stands on another device",
+    "md": "an array of drives",
+    "zram": "compressed memory",
+    "ram": "memory",
+    "sr": "an optical drive",
+    "fd": "a floppy drive",
+}
+# How much of a device without any signature is looked at for data of an unknown kind, bytes.
+_LOOK = 1 << 20
+
+
+async def look(path: str, config: Config) -> Target:
+    """The block device `path` as it is now. Raises ImmudError where it is none."""
+    number, node = _identify(path)
+    where = os.path.realpath(f"{SYS}/dev/block/{number}")
+    partition = os.path.exists(f"{where}/partition")
+    top = os.path.dirname(where) if partition else where
+    parts = () if partition else tuple(_partitions(where))
+    numbers = {number: node, **dict(parts)}
+    leftovers, holders = _holders(numbers)
+    found = [await _signatures(each) for each in numbers.values()]
+    content = [text for texts, _ in found for text in texts]
+    uuids = {uuid for _, each in found for uuid in each}
+    stage, volume = await _stage(node, numbers, [texts for texts, _ in found])
+    size = int(_text(f"{where}/size") or 0) * 512
+    return Target(
+        devnode=node,
+        number=number,
+        disk=f"/dev/{os.path.basename(top)}",
+        title=f"{_model(top)} {human(size)}",
+        size=size,
+        diskseq=_text(f"{top}/diskseq"),
+        partition=partition,
+        foreign=_foreign(os.path.basename(top)),
+        read_only=_text(f"{where}/ro") == "1",
+        parts=tuple(node for _, node in parts),
+        uses=tuple(_uses(numbers, holders, leftovers)),
+        system=tuple(_system(numbers, config)),
+        tombs=tuple(tomb.name for tomb in config.tombs if tomb.uuid and tomb.uuid in uuids),
+        content=tuple(content),
+        stage=stage,
+        volume=volume,
+        leftovers=tuple(leftovers),
+    )
+
+
+def _identify(path: str) -> tuple[str, str]:
+    """The `major:minor` of the block device at `path`, and the kernel's own node for it."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise ImmudError(
+            f"{path}: {error.strerror}; `lsblk` shows the drives that are there"
+        ) from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise ImmudError(f"{path} is not a block device; `lsblk` shows the drives that are there")
+    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    name = os.path.basename(os.path.realpath(f"{SYS}/dev/block/{number}"))
+    return number, f"/dev/{name}"
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _partitions(where: str) -> Iterator[tuple[str, str]]:
+    for name in sorted(os.listdir(where)):
+        if os.path.exists(f"{where}/{name}/partition"):
+            yield _text(f"{where}/{name}/dev"), f"/dev/{name}"
+
+
+def _model(top: str) -> str:
+    vendor, model = _text(f"{top}/device/vendor"), _text(f"{top}/device/model")
+    name = model or _text(f"{top}/device/name") or os.path.basename(top)
+    # The vendor of a SATA drive is always "ATA", and of NVMe a number.
+    named = vendor and vendor != "ATA" and not vendor.startswith("0x")
+    return " ".join(f"{vendor} {name}".split()) if named else " ".join(name.split())
+
+
+def _foreign(name: str) -> str:
+    return next((what for start, what in _FOREIGN.items() if name.startswith(start)), "")
+
+
+def _holders(numbers: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Mappings that an earlier run left, and who else stands on these: (number, name)."""
+    leftovers, others = [], []
+    for number in numbers:
+        place = f"{SYS}/dev/block/{number}/holders"
+        for entry in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+            name = _text(f"{place}/{entry}/dm/name") or entry
+            if name.startswith(PREFIX) and name.endswith(MAPPING_SUFFIX):
+                leftovers.append(name)
+            else:
+                others.append((number, name))
+    return leftovers, others
+
+
+def _uses(
+    numbers: dict[str, str], holders: list[tuple[str, str]], leftovers: list[str]
+) -> Iterator[str]:
+    """Everything that keeps the device from being written to, as sentences."""
+    said = False
+    for entry in mountinfo.read():
+        if (number := _device_of(entry)) in numbers:
+            said = True
+            yield f"{numbers[number]} is mounted at {entry.target}"
+    for node in _swaps():
+        for number, mine in numbers.items():
+            if _number(node) == number:
+                said = True
+                yield f"{mine} is swap space"
+    for number, name in holders:
+        said = True
+        yield f"{numbers[number]} is under {name}"
+    if not said and not leftovers and _claimed(next(iter(numbers.values()))):
+        # The kernel knows of more than can be seen from here, such as mounts in containers.
+        yield "the kernel says that something has it for itself, such as a mount in a container"
+
+
+def _device_of(entry: mountinfo.MountEntry) -> str:
+    """The block device of a mount; btrfs has numbers of its own, and names its source."""
+    if not entry.dev.startswith("0:"):
+        return entry.dev
+    return _number(entry.source) if entry.source.startswith("/dev/") else ""
+
+
+def _number(path: str) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    if not stat.S_ISBLK(found.st_mode):
+        return ""
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def _swaps() -> list[str]:
+    lines = _text("/proc/swaps").split("\n")[1:]
+    return [line.split()[0] for line in lines if line]
+
+
+def _claimed(node: str) -> bool:
+    """Whether somebody opened it exclusively, which mounts and mappings in any namespace do."""
+    try:
+        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        raise
+    return False
+
+
+def _system(numbers: dict[str, str], config: Config) -> Iterator[str]:
+    """What of the running system is on the device, however many mappings are in between."""
+    table = mountinfo.read()
+    for path in SYSTEM:
+        entry = mountinfo.top(table, path)
+        if entry and _below(_device_of(entry)) & set(numbers):
+            yield path
+    for name in ("usr", "etc", "var"):
+        source: str = getattr(config, name)
+        if not source.startswith("/") and _below(_number(split(source)[0])) & set(numbers):
+            yield f"the source of /{name}"
+
+
+def _below(number: str) -> set[str]:
+    """A block device and all that it stands on."""
+    if not number:
+        return set()
+    found = {number}
+    place = f"{SYS}/dev/block/{number}/slaves"
+    for entry in os.listdir(place) if os.path.isdir(place) else ():
+        found |= _below(_text(f"{place}/{entry}/dev"))
+    return found
+
+
+async def _signatures(node: str) -> tuple[list[str], set[str]]:
+    """What wipefs(8) recognises on a device, as texts, and the UUIDs."""
+    said = await run("wipefs", "--json", "--no-act", node)
+    listed = json.loads(said.stdout or b"{}").get("signatures", [])
+    kinds = {(each["type"], each.get("label") or "") for each in listed}
+    texts = [f"{kind} ({label}) on {node}" if label else f"{kind} on {node}"
+             for kind, label in sorted(kinds)]  # fmt: skip
+    if not listed and _written(node):
+        texts.append(
+            f"data that no tool here recognises on {node} (volumes of VeraCrypt and plain "
+            "dm-crypt look like that)"
+        )
+    return texts, {each.get("uuid") or "" for each in listed} - {""}
+
+
+def _written(node: str) -> bool:
+    with open(node, "rb") as file:
+        return any(file.read(_LOOK))
+
+
+async def _stage(
+    node: str, numbers: dict[str, str], contents: list[list[str]]
+) -> tuple[Stage, str]:
+    """How far an earlier run came, and on which device its volume is."""
+    nodes = list(numbers.values())
+    if len(nodes) == 1:
+        return await _marked(node), node
+    table, *inner = contents
+    # Only what we partitioned: one partition, of our name, and nothing but a table above it.
+    ours = len(nodes) == 2 and len(table) <= 2 and await _value(nodes[1], "PART_ENTRY_NAME")
+    if ours != PART_NAME:
+        return Stage.NONE, node
+    return (await _marked(nodes[1]) if inner[0] else Stage.FORMATTING), nodes[1]
+
+
+async def _marked(node: str) -> Stage:
+    text = await _value(node, "SUBSYSTEM")
+    return Stage(text) if text in tuple(Stage) else Stage.NONE
+
+
+async def _value(node: str, name: str) -> str:
+    """One value of blkid(8)'s own look at the device; 2 is "nothing found"."""
+    said = await run("blkid", "--probe", "--output", "export", node, allowed=(0, 2, 8))
+    for line in said.stdout.decode(errors="replace").split("\n"):
+        key, _, value = line.partition("=")
+        if key == name:
+            return value.replace("\\", "")
+    return ""
