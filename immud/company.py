@@ -1,6 +1,6 @@
 """What keeps an open tomb company: its targets, and the administrator's hooks, in turn.
 
-Opened: the hooks `opened`, then the targets. Closed politely: the targets, then the hooks
+Opened: its binds, the hooks `opened`, then the targets. Closed politely: the targets, the hooks
 `closing`, and only then is anything unmounted; the hooks `closed` when all is done. A drive that
 was pulled waits for nobody: the targets go, and the hooks `lost` are run when the rest is gone.
 """
@@ -22,6 +22,9 @@ from immud.tomb.tombs import HOME
 # What units that belong to an open tomb get to stop before it is unmounted, seconds.
 FAREWELL = 10.0
 TOLD = "/run/immud/told"
+
+
+Attach = Callable[[], Awaitable[None]]
 
 
 class HookFailed(ImmudError):
@@ -62,10 +65,13 @@ class Company:
         self._on_bus.set()
         self._targets.sync()
 
-    def opened(self, about: About) -> None:
-        """The tomb is open, or open still: said again after a restart, or a closing that failed."""
+    def opened(self, about: About, attach: Attach) -> None:
+        """The tomb is open, or open still: said again after a restart, or a closing that failed.
+
+        `attach` puts its binds in place where they are not.
+        """
         self._leaving.pop(about.name, None)
-        self._turn(about.name, self._welcome(about))
+        self._turn(about.name, self._welcome(about, attach))
 
     def closed(self, about: About, *, polite: bool) -> Awaitable[None]:
         """It is about to be closed, or is gone; to be awaited by who closes politely.
@@ -113,7 +119,8 @@ class Company:
         self._turns[name] = task
         return task
 
-    async def _welcome(self, about: About) -> None:
+    async def _welcome(self, about: About, attach: Attach) -> None:
+        await attach()
         if self._is_news(about):
             await self._run(Event.OPENED, about)
             self._remember(about)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from immud import rules
+from immud import claims, rules
 from immud.early.inputs import DROPINS, files
 from immud.early.plan import Row
 from immud.errors import ConfigError
@@ -43,6 +43,9 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "absent": rules.one_of(*rules.ABSENT),
     "absent_size": rules.size,
     "on_return": rules.one_of(*rules.ON_RETURN),
+    "binds": rules.binds,
+    "bind_hooks": rules.bind_hooks,
+    "on_suspend": rules.one_of("keep", "close"),
 }
 IDENTIFIERS = ("uuid", "label", "partuuid", "serial")
 
@@ -211,6 +214,10 @@ class _Merge:
         self.compare_rows(rows)
         self.compare_tombs(tombs, rows)
         self.compare_sources(rows)
+        names = ("usr", "etc", "var")
+        sources = {name: self.values.get((name, "source"), f"/{name}") for name in names}
+        for key, text in claims.of_binds(tombs, rows, sources):
+            self.wrong(self.given(*(str(part) for part in key)), text)
         defaults = Config()
         get = self.values.get
         return Config(
@@ -311,12 +318,6 @@ class _Merge:
                         mount,
                         f"{tomb.mount} is where tomb {other.name} goes already; "
                         "give each a directory of its own",
-                    )
-                elif within(tomb.mount, other.mount) or within(other.mount, tomb.mount):
-                    self.wrong(
-                        mount,
-                        f"{tomb.mount} and {other.mount} of tomb {other.name} are "
-                        "one inside the other; give each a directory of its own",
                     )
                 if tomb.uuid and tomb.uuid == other.uuid:
                     self.wrong(

@@ -291,7 +291,7 @@ class Daemon:
         return About(name, view.mount_point, view.uuid)
 
     def _tomb_opened(self, name: str) -> None:
-        self._company.opened(self._about(name))
+        self._company.opened(self._about(name), self._tombs.by_name[name].attach)
 
     def _tomb_closed(self, name: str) -> Awaitable[None]:
         """What hangs on the tomb ends before it is unmounted: hence to be awaited."""

@@ -95,7 +95,9 @@ class TombConfig:
 
     `uuid`, `label`, `partuuid` and `serial` all have to match where given; at
     least one is. `key` is the path of a key file, or `ask`. `absent` is empty
-    where the place itself decides (see `immud.tomb.absent`).
+    where the place itself decides (see `immud.tomb.absent`). `binds` are pairs of a
+    path in the tomb and one on the host; `bind_hooks` is the user in whose home the
+    tomb's own may be, or whether that is its single owner.
     """
 
     name: str
@@ -110,6 +112,9 @@ class TombConfig:
     absent: str = ""
     absent_size: str = "10%"
     on_return: str = "wait"
+    binds: tuple[tuple[str, str], ...] = ()
+    bind_hooks: str | bool = False
+    on_suspend: str = "keep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ _TOMB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,30}")
 # systemd.unit(5): what can be ordered, and be held back for ever without harm to the boot.
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]*)?\.(service|socket|timer|path|target)")
 _SIZE = re.compile(r"[1-9][0-9]{0,5}[MG]|[1-9][0-9]?%")
+# useradd(8) allows less; directories of users elsewhere have capitals and dots.
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*[$]?")
 _OPTION = re.compile(r"[A-Za-z0-9_.:/=+@%-]+")
 # A tomb is mounted nosuid,nodev whatever is asked for; these would undo that, or are
 # words of fstab(5) that mean nothing to the kernel.
@@ -268,3 +270,33 @@ def options(value: Any) -> tuple[str, ...]:
         if name in _FORBIDDEN_OPTIONS or name.lower().startswith(("x-", "comment")):
             raise Wrong(f'has "{text}" in it; a tomb is mounted nosuid,nodev, so leave it out')
     return tuple(value)
+
+
+def binds(value: Any) -> tuple[tuple[str, str], ...]:
+    """Paths in the tomb, and where on the host each is to be seen as well."""
+    wanted = 'a table such as { "alice/Documents" = "/var/lib/documents" }'
+    if not isinstance(value, dict):
+        raise Wrong(f"is {kind_of(value)}; it has to be {wanted}")
+    for source, place in value.items():
+        _string(source, "a path in the tomb")
+        if any(name in ("", ".", "..") for name in source.split("/")):
+            raise Wrong(
+                f'has "{source}" in it; a path in the tomb is relative, without ".", ".." or '
+                'double slashes, such as "alice/Documents"'
+            )
+        try:
+            path(place)
+        except Wrong as error:
+            raise Wrong(f'has "{source}" in it, which {error}') from None
+    return tuple(value.items())
+
+
+def bind_hooks(value: Any) -> str | bool:
+    """Whose home the tomb's own binds are for; true for its single owner."""
+    wanted = "the name of a user, true for the tomb's single owner, or false"
+    if isinstance(value, bool):
+        return value
+    text = _string(value, wanted)
+    if not _USER.fullmatch(text):
+        raise Wrong(f'is "{text}"; it has to be {wanted}')
+    return text

@@ -111,8 +111,9 @@ def open_tree(path: str, flags: int = OPEN_TREE_CLONE, dir_fd: int = AT_FDCWD) -
 
 
 def move_mount(fd: int, target: str, dir_fd: int = AT_FDCWD) -> None:
-    """Attach the mount `fd` at `target`."""
-    if _syscall(_SYS_MOVE_MOUNT, fd, b"", dir_fd, os.fsencode(target), MOVE_MOUNT_F_EMPTY_PATH):
+    """Attach the mount `fd` at `target`; an empty one means `dir_fd` itself."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | (0 if target else MOVE_MOUNT_T_EMPTY_PATH)
+    if _syscall(_SYS_MOVE_MOUNT, fd, b"", dir_fd, os.fsencode(target), flags):
         raise _fail(target)
 
 

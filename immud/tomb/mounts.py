@@ -35,6 +35,8 @@ ATTRIBUTES = {
     "nosuid": 0,
     "nodev": 0,
 }
+# On a directory that was made to mount something there, so that it can go with the mount.
+MARK = "trusted.immud.mountpoint"
 # Whoever can put a file on the drive would be root with these.
 REFUSED = frozenset({"suid", "dev", "remount", "bind", "rbind", "move", "loop"})
 
@@ -135,11 +137,20 @@ def take_away(devices: list[str], flags: int = 0, proc: int | None = None) -> in
         try:
             kernel.umount2(entry.target, flags)
             count += 1
+            if proc is None:
+                _tidy(entry.target)
         except OSError as error:
             # Gone with one before, or locked inside a container, which goes with its processes.
             if error.errno not in (errno.EINVAL, errno.ENOENT):
                 raise
     return count
+
+
+def _tidy(target: str) -> None:
+    """Remove the empty directory that was made for this mount, and no other."""
+    with suppress(OSError):
+        os.getxattr(target, MARK, follow_symlinks=False)
+        os.rmdir(target)
 
 
 def _others() -> Iterator[tuple[int, int]]:

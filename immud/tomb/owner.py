@@ -397,6 +397,11 @@ class Owner:
             async with asyncio.timeout(FORCED):
                 await farewell
 
+    async def attach(self) -> None:
+        """See to what is to be mounted elsewhere while the tomb is open."""
+        await self._works.attach()
+        self._changed()
+
     def reconfigure(self, config: TombConfig, works: Works) -> bool:
         """Take a new configuration; False while the tomb is in use under the old one."""
         if not self.idle:

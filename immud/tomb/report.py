@@ -36,6 +36,8 @@ def problems(
             "Close it to see them."
         )
         found.append(Problem(Severity.NOTICE, "tomb-hides-files", text, data))
+    if life.state is TombState.OPEN:
+        found += volume.notes
     return tuple(found)
 
 

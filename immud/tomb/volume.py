@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from immud.early import mountinfo
 from immud.errors import ImmudError
-from immud.model import TombConfig
+from immud.model import Problem, TombConfig
 from immud.tomb import dm, drive
 from immud.tomb.unlock import Inner
 from immud.watch.devices import Device
@@ -41,6 +41,7 @@ class Volume:
         self.target = os.path.realpath(config.mount)
         self.hidden = False
         self.inner: Inner | None = None
+        self.notes: tuple[Problem, ...] = ()
         self.lookup = lookup
         self.nudge = nudge
 

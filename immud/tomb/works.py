@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.tomb import closing, opening
+from immud.tomb import binds, closing, opening
 from immud.tomb.fallback import Fallback
 from immud.tomb.machine import Action
 from immud.tomb.volume import Volume
@@ -45,6 +45,12 @@ class Works:
                 await self._with(action, order.device, order)
         return ()
 
+    async def attach(self) -> None:
+        """See to the binds of an open volume, which a restart or a refused closing may have left
+        undone."""
+        if mapping := self.volume.state().mounted:
+            await binds.attach(self.volume, mapping)
+
     async def _with(self, action: Action, device: Device, order: Order) -> None:
         volume = self.volume
         match action:
@@ -55,5 +61,7 @@ class Works:
                 await opening.check(volume, device)
             case Action.MOUNT:
                 await opening.mount(volume, device, self.fallback)
+                if volume.config.binds or volume.config.bind_hooks:
+                    await self.attach()
             case Action.EJECT:
                 await closing.eject(device)

@@ -21,6 +21,10 @@ ABOUT = About("my-tomb", "/", "5f0e")
 TARGET = r"immud-tomb@my\x2dtomb.target replace"
 
 
+async def nothing() -> None:
+    """A tomb without binds."""
+
+
 class Stage:
     """A company whose systemd is on a private bus, hooks of its own, and what systemd is asked."""
 
@@ -76,7 +80,7 @@ async def test_opened_and_closed_in_turn(stage: Stage) -> None:
     for event in ("opened", "closing", "closed"):
         stage.hook(event, "20-b")
         stage.hook(event, "10-a")
-    stage.company.opened(ABOUT)
+    stage.company.opened(ABOUT, nothing)
     await stage.connect()
     first = await stage.asked()
     assert first.startswith("immud-hook-my\\x2dtomb-opened-10\\x2da.service fail ")
@@ -101,7 +105,7 @@ async def test_opened_and_closed_in_turn(stage: Stage) -> None:
 
 async def test_the_home_s_target_is_there_as_well(stage: Stage) -> None:
     await stage.connect()
-    stage.company.opened(About("x", "/var/home", ""))
+    stage.company.opened(About("x", "/var/home", ""), nothing)
     assert {await stage.asked(), await stage.asked()} == {
         "immud-tomb@x.target replace",
         "immud-tomb.target replace",
@@ -122,7 +126,7 @@ async def test_a_closing_hook_that_fails_says_no(stage: Stage) -> None:
     assert [(p.code, p.data["event"]) for p in stage.company.problems] == [
         ("hook-failed", "closing")
     ]
-    stage.company.opened(ABOUT)
+    stage.company.opened(ABOUT, nothing)
     stage.company.look({ABOUT.name: TombState.OPEN})
     assert await stage.asked() == TARGET
     await stage.nothing_asked()
@@ -136,7 +140,7 @@ async def test_a_lost_drive_waits_for_nobody(stage: Stage) -> None:
     stage.hook("closing", "never")
     stage.hook("lost", "told")
     await stage.connect()
-    stage.company.opened(ABOUT)
+    stage.company.opened(ABOUT, nothing)
     assert "slow" in await stage.hook_asked()
     await asyncio.wait_for(stage.company.closed(ABOUT, polite=False), 5)
     assert await stage.asked() == TARGET
@@ -160,13 +164,13 @@ async def test_pulled_while_it_is_closed(stage: Stage) -> None:
 async def test_a_daemon_that_comes_back_tells_nobody_again(stage: Stage) -> None:
     stage.hook("opened", "once")
     await stage.connect()
-    stage.company.opened(ABOUT)
+    stage.company.opened(ABOUT, nothing)
     assert "once" in await stage.hook_asked()
     assert await stage.asked() == TARGET
     again = Stage(stage.bus, stage.peer, stage.directory)
     again.connection = stage.connection
     again.company.connected()
-    again.company.opened(ABOUT)
+    again.company.opened(ABOUT, nothing)
     assert await stage.asked() == TARGET, "a target that is up already is no news to anybody"
     # Another mount is: somebody closed and opened it while there was no daemon.
     told = Path(stage.directory, "told", ABOUT.name)
@@ -174,14 +178,14 @@ async def test_a_daemon_that_comes_back_tells_nobody_again(stage: Stage) -> None
     assert top
     assert told.read_text() == f"{top.id} {top.dev}"
     told.write_text("0 0:0")
-    again.company.opened(ABOUT)
+    again.company.opened(ABOUT, nothing)
     assert "once" in await stage.hook_asked()
     for task in again.company.tasks:
         task.cancel()
 
 
 async def test_without_a_bus_only_a_closing_is_refused(stage: Stage) -> None:
-    stage.company.opened(ABOUT)
+    stage.company.opened(ABOUT, nothing)
     await stage.company.closed(ABOUT, polite=True)
     stage.hook("closing", "save")
     with pytest.raises(HookFailed, match="no system bus"):

@@ -61,6 +61,14 @@ def test_every_key(tmp_path: Path) -> None:
         absent = "volatile"
         absent_size = "512M"
         on_return = "over"
+        on_suspend = "close"
+        [tomb.work]
+        label = "Work"
+        mount = "/var/home/alice"
+        bind_hooks = "alice"
+        [tomb.work.binds]
+        "projects" = "/var/lib/projects"
+        "etc/hosts.work" = "/etc/hosts.work"
     """
     write(tmp_path, text)
     assert load(str(tmp_path)) == Config(
@@ -86,6 +94,17 @@ def test_every_key(tmp_path: Path) -> None:
                 absent="volatile",
                 absent_size="512M",
                 on_return="over",
+                on_suspend="close",
+            ),
+            TombConfig(
+                "work",
+                label="Work",
+                mount="/var/home/alice",
+                bind_hooks="alice",
+                binds=(
+                    ("projects", "/var/lib/projects"),
+                    ("etc/hosts.work", "/etc/hosts.work"),
+                ),
             ),
         ),
         files=(("/etc/immud/immud.toml", text.encode()),),
@@ -364,9 +383,55 @@ BAD = {
     TOMB + "[tomb.work]\nlabel = 'w'\n": (
         "3: tomb.work: /var/home is where tomb home goes already; give each a directory of its own"
     ),
-    TOMB + "[tomb.work]\nlabel = 'w'\nmount = '/var/home/work'\n": (
-        "5: tomb.work.mount: /var/home/work and /var/home of tomb home are one inside the other; "
-        "give each a directory of its own"
+    TOMB + "binds = 3\n": (
+        "3: tomb.home.binds: is an integer; it has to be a table such as "
+        '{ "alice/Documents" = "/var/lib/documents" }'
+    ),
+    **{
+        TOMB + f"binds = {{ '{path}' = '/var/lib/docs' }}\n": (
+            f'3: tomb.home.binds: has "{path}" in it; a path in the tomb is relative, without '
+            '".", ".." or double slashes, such as "alice/Documents"'
+        )
+        for path in ("", "/docs", "a/../b", "..", "./a", "a//b", "a/")
+    },
+    TOMB + "binds = { a = 'var/lib/docs' }\n": (
+        '3: tomb.home.binds: has "a" in it, which is "var/lib/docs", which is not absolute; '
+        'it has to be an absolute path such as "/var/home"'
+    ),
+    **{
+        TOMB + f"[tomb.home.binds]\n'x' = '/var/games/x'\n'a b' = '{target}'\n": (
+            f'5: tomb.home.binds."a b": {target} {text}'
+        )
+        for target, text in {
+            "/usr/x": "is neither below /var nor below /etc",
+            "/var": "is neither below /var nor below /etc",
+            "/home/x": 'is behind the link at /home; write "/var/home/x"',
+            "/var/home": "would hide /var/home, where /home leads; choose one below it",
+            "/var/home/x": "and /var/home, where tomb home goes, are one inside the other",
+            "/var/log": "belongs to the system; choose a directory below it",
+            "/var/lib": (
+                "has to do with /var/lib/dpkg: whoever can write to the drive would be root"
+            ),
+            "/etc/sudoers.d/x": (
+                "has to do with /etc/sudoers.d: whoever can write to the drive would be root"
+            ),
+            "/var/games/x/y": "and /var/games/x of tomb home are one inside the other",
+        }.items()
+    },
+    "etc.source = '/persist/etc'\n" + TOMB + "binds = { x = '/etc/persist' }\n"
+    "[tomb.work]\nlabel = 'w'\nmount = '/var/work'\nbinds = { y = '/etc/persist' }\n": (
+        "8: tomb.work.binds.y: /etc/persist and /etc/persist of tomb home are one inside the other"
+    ),
+    TOMB + "bind_hooks = 'a b'\n": (
+        '3: tomb.home.bind_hooks: is "a b"; it has to be '
+        "the name of a user, true for the tomb's single owner, or false"
+    ),
+    TOMB + "bind_hooks = true\n": (
+        "3: tomb.home.bind_hooks: is for a tomb that is mounted elsewhere: "
+        "people's homes are in this one"
+    ),
+    TOMB + "on_suspend = 'open'\n": (
+        '3: tomb.home.on_suspend: is "open"; it has to be one of "keep", "close"'
     ),
     "[links]\n'/data' = '/var/a/b'\n" + TOMB + "mount = '/var/a'\n": (
         "5: tomb.home.mount: /var/a would hide /var/a/b, where /data leads; "

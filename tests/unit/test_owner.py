@@ -43,7 +43,7 @@ class Bench:
         self.hang: set[str] = set()
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
-        self.target, self.hidden = "/var/home", False
+        self.target, self.hidden, self.notes = "/var/home", False, ()
         self.fallback = NoFallback()
         self.mounted = self.mapped = False
 

@@ -1,0 +1,88 @@
+"""What the tombs of a configuration lay claim to: no two may be in each other's way. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from immud.early.plan import Row
+from immud.model import TombConfig
+from immud.rules import VAR_SYSTEM, within
+from immud.toml import Key
+
+# Whoever can write to what a tomb puts here would be root, or could keep immud from its work.
+CRITICAL = (
+    *("/etc/immud", "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/sudoers"),
+    *("/etc/sudoers.d", "/etc/sudo.conf", "/etc/pam.d", "/etc/security", "/etc/nsswitch.conf"),
+    *("/etc/systemd", "/etc/udev", "/etc/dbus-1", "/etc/polkit-1", "/etc/modprobe.d", "/etc/fstab"),
+    *("/etc/crypttab", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/ld.so.preload"),
+    *(
+        "/etc/ld.so.cache",
+        "/etc/profile",
+        "/etc/profile.d",
+        "/etc/environment",
+        "/etc/alternatives",
+    ),
+    *("/etc/init.d", "/etc/cron.d", "/etc/crontab", "/etc/apt", "/etc/dpkg", "/etc/kernel"),
+    *("/etc/ssh", "/etc/tmpfiles.d", "/etc/sysusers.d", "/etc/machine-id", "/var/roothome"),
+    *("/var/lib/dpkg", "/var/lib/systemd", "/var/lib/polkit-1", "/var/spool/cron", "/var/usrlocal"),
+)
+
+Wrongs = Iterator[tuple[Key, str]]
+
+
+def nested(tombs: Iterable[TombConfig], mount: str) -> tuple[TombConfig, ...]:
+    """The tombs whose mounts are below `mount`, the deepest first."""
+    below = [tomb for tomb in tombs if tomb.mount != mount and within(tomb.mount, mount)]
+    return tuple(sorted(below, key=lambda tomb: (-tomb.mount.count("/"), tomb.mount)))
+
+
+def of_binds(
+    tombs: tuple[TombConfig, ...], rows: tuple[Row, ...], sources: Mapping[str, str]
+) -> Wrongs:
+    """What is wrong with the binds: the key that says so, and a sentence."""
+    before: list[tuple[str, str]] = []
+    for tomb in tombs:
+        if tomb.bind_hooks and tomb.mount == "/var/home":
+            key: Key = ("tomb", tomb.name, "bind_hooks")
+            yield key, "is for a tomb that is mounted elsewhere: people's homes are in this one"
+        for path, target in tomb.binds:
+            key = ("tomb", tomb.name, "binds", path)
+            wrong = [
+                *_reasons(target, tombs, rows, sources),
+                *(
+                    f"and {other} of tomb {owner} are one inside the other"
+                    for other, owner in before
+                    if _touch(target, other)
+                ),
+            ]
+            if wrong:
+                yield key, f"{target} {wrong[0]}"
+            before.append((target, tomb.name))
+
+
+def _touch(one: str, two: str) -> bool:
+    return within(one, two) or within(two, one)
+
+
+def _reasons(
+    target: str, tombs: tuple[TombConfig, ...], rows: tuple[Row, ...], sources: Mapping[str, str]
+) -> Iterator[str]:
+    """Why nothing may be put at `target`."""
+    for row in rows:
+        if within(target, row.path) and row.kind == "link":
+            real = row.directory + target.removeprefix(row.path)
+            yield f'is behind the link at {row.path}; write "{real}"'
+    if not target.startswith(("/var/", "/etc/")):
+        yield "is neither below /var nor below /etc"
+    for row in rows:
+        if within(row.directory, target):
+            yield f"would hide {row.directory}, where {row.path} leads; choose one below it"
+    for critical in CRITICAL:
+        if _touch(target, critical):
+            yield f"has to do with {critical}: whoever can write to the drive would be root"
+    if target in VAR_SYSTEM:
+        yield "belongs to the system; choose a directory below it"
+    for tomb in tombs:
+        if _touch(target, tomb.mount):
+            yield f"and {tomb.mount}, where tomb {tomb.name} goes, are one inside the other"
+    for name, source in sources.items():
+        if source.startswith("/") and source != f"/{name}" and _touch(target, source):
+            yield f"and {source}, the source of /{name}, are one inside the other"
