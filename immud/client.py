@@ -128,6 +128,11 @@ class Client:
         path: str = (await self.call(ROOT, MANAGER, "GetTomb", "s", name))[0]
         return path
 
+    async def verify(self) -> list[dict[str, Any]]:
+        """Have everything looked at; the properties of each finding."""
+        findings: list[dict[str, Any]] = (await self.call(ROOT, MANAGER, "Verify", "a{sv}", {}))[0]
+        return findings
+
     async def reconcile(self) -> str:
         """Start it; returns the job."""
         job: str = (await self.call(ROOT, MANAGER, "Reconcile", "a{sv}", {}))[0]

@@ -15,12 +15,14 @@ from immud.early.inputs import DROPINS, files
 from immud.early.plan import Row
 from immud.errors import ConfigError
 from immud.layout import TABLES
-from immud.model import Config, TombConfig
+from immud.model import Config, TombConfig, Tripwire
 from immud.rules import Wrong, within
 from immud.toml import BARE, Key, parse
 
 Rule = Callable[[Any], Any]
 Place = tuple[str, int]
+
+POLICY: Rule = rules.one_of(*rules.POLICIES)
 
 TABLE_KEYS: Mapping[str, Mapping[str, Rule]] = {
     "usr": {"source": rules.source},
@@ -30,6 +32,7 @@ TABLE_KEYS: Mapping[str, Mapping[str, Rule]] = {
     "boot": {"wait": rules.seconds, "hold_back": rules.units},
     "log": {"level": rules.one_of(*rules.LOG_LEVELS)},
     "layout": {"table": rules.one_of(*TABLES)},
+    "tripwire": {"default": POLICY, "allow": rules.places},
 }
 TOMB_KEYS: Mapping[str, Rule] = {
     "uuid": rules.uuid,
@@ -120,6 +123,7 @@ class _Merge:
         self.errors: list[ConfigError] = []
         self.rows: dict[str, dict[str, Any] | None] = {}
         self.tombs: dict[str, dict[str, Any]] = {}
+        self.policies: dict[str, str] = {}
 
     # --- one file ---------------------------------------------------------------
 
@@ -141,9 +145,10 @@ class _Merge:
                 for name, tomb in content.items():
                     self.tomb(name, tomb)
             else:
+                keys = self.without_policies(content) if table == "tripwire" else content
                 self.values.update(
                     ((table, name), value)
-                    for name, value in self.checked((table,), content, TABLE_KEYS[table])
+                    for name, value in self.checked((table,), keys, TABLE_KEYS[table])
                 )
 
     def checked(
@@ -159,6 +164,20 @@ class _Merge:
                 yield name, known[name](value)
             except Wrong as error:
                 self.wrong(key, str(error))
+
+    def without_policies(self, content: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`[tripwire]` without its table of paths, which is merged path by path."""
+        key, paths = ("tripwire", "paths"), content.get("paths", {})
+        if not isinstance(paths, dict):
+            kind = rules.kind_of(paths)
+            self.wrong(key, f"is {kind}; it has to be a table: write [tripwire.paths]")
+            paths = {}
+        for path, policy in paths.items():
+            try:
+                self.policies[rules.path(path, 'an absolute path such as "/usr"')] = POLICY(policy)
+            except Wrong as error:
+                self.wrong((*key, path), str(error))
+        return {name: content[name] for name in content if name != "paths"}
 
     def row(self, path: str, content: Any) -> None:
         """A row as one file has it: a target, `false`, or a table of single keys."""
@@ -230,6 +249,11 @@ class _Merge:
             rows=rows,
             tombs=tombs,
             log_level=get(("log", "level"), defaults.log_level),
+            tripwire=Tripwire(
+                get(("tripwire", "default"), defaults.tripwire.default),
+                tuple(self.policies.items()),
+                get(("tripwire", "allow"), ()),
+            ),
             files=contents,
         )
 

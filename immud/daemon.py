@@ -24,8 +24,7 @@ from immud.company import Company
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
 from immud.early import facts, namespaces, notify, pid1
-from immud.early.mountinfo import MountEntry
-from immud.early.observe import Observed, observe
+from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
@@ -33,6 +32,7 @@ from immud.hooks import About
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
     Config,
+    Finding,
     LinkFact,
     ManagerState,
     MountFact,
@@ -47,8 +47,11 @@ from immud.systemd import Systemd
 from immud.tomb.machine import Action
 from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
+from immud.tripwire.guard import Guard
+from immud.tripwire.relock import Relock
 from immud.watch.devices import DeviceEvent
 from immud.watch.mounts import MountWatch
+from immud.watch.table import Reading
 from immud.watch.udev import UdevWatch
 
 MANAGER_PATH = "/org/immud1"
@@ -97,6 +100,7 @@ class Daemon:
             lookup=self._udev.lookup,
             managers=UserManagers(self._connection),
         )
+        self._guard = self._make_guard()
         self._link: Link | None = None
         self._company = Company(Systemd(self._connection), self._notify)
 
@@ -109,8 +113,8 @@ class Daemon:
         bus = (self._link.problem,) if self._link and self._link.problem else ()
         udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
         found = (
-            *self._config_problems, *self._layout.problems, *self._tombs.problems(),
-            *self._company.problems, *bus, *udev
+            *self._config_problems, *self._layout.problems, *self._guard_problems(),
+            *self._tombs.problems(), *self._company.problems, *bus, *udev,
         )  # fmt: skip
         # What matters most comes first, and within that what was found first.
         return tuple(sorted(found, key=lambda problem: _RANK[problem.severity]))
@@ -134,6 +138,18 @@ class Daemon:
     def links(self) -> tuple[LinkFact, ...]:
         # A link changes without a word from the mount table, so it is looked at when asked for.
         return self._look().links
+
+    def findings(self) -> Mapping[int, Finding]:
+        return self._guard.findings if self._guard else {}
+
+    def integrity(self) -> str:
+        if self._guard is None:
+            return "unknown"
+        return "violated" if self._guard.findings else "intact"
+
+    async def verify(self) -> None:
+        if self._guard:
+            await self._guard.verify()
 
     def usr_read_only(self) -> bool:
         return bool(os.statvfs("/usr").f_flag & os.ST_RDONLY)
@@ -206,9 +222,35 @@ class Daemon:
                 await in_child(namespaces.follow, is_legacy(), timeout=30)
             except (ImmudError, OSError, RuntimeError) as error:
                 self.log.warning(f"Other mount namespaces may have a writable /: {error}")
+        # Not before: what is being put right is nobody's finding.
+        if self._guard:
+            self._guard.start()
 
     async def _reconcile_quietly(self) -> None:
         await self.reconcile(0, {}).wait()
+
+    # The tripwire
+
+    def _make_guard(self) -> Guard | None:
+        """None in a boot without a layout, where nothing is protected."""
+        if self._plan is None or self._facts.layout == "off":
+            return None
+        return Guard(
+            self._plan,
+            self._facts,
+            tombs=lambda: (owner.view for owner in self._tombs.by_name.values()),
+            changed=self._notify,
+            look=self.refresh,
+            relock=Relock(
+                lambda: self.config.tripwire,
+                reconcile=lambda: self.reconcile(0, {}),
+                look=self.refresh,
+            ),
+            allow=lambda: self.config.tripwire.allow,
+        )
+
+    def _guard_problems(self) -> tuple[Problem, ...]:
+        return self._guard.problems(self._layout.problems) if self._guard else ()
 
     # Being told
 
@@ -218,9 +260,16 @@ class Daemon:
     def _device(self, event: DeviceEvent) -> None:
         self._tombs.device(event)
 
-    def _table_changed(self, table: tuple[MountEntry, ...]) -> None:
-        self._tombs.mounts(table)
-        self.refresh()
+    def _table_changed(self) -> None:
+        reading = Reading()
+        self._tombs.mounts(reading)
+        # At once: who watches for tampering is to know within milliseconds.
+        before = self._layout
+        self._layout = self._look(reading)
+        if self._guard:
+            self._guard.stir()
+        if self._layout != before:
+            self._notify()
 
     def refresh(self) -> None:
         """Look again soon; many reasons to, in one turn of the loop, are one look."""
@@ -233,10 +282,15 @@ class Daemon:
         self._layout = self._look()
         self._notify()
 
-    def _look(self) -> Layout:
-        if self._plan is None:
+    def _look(self, reading: Reading | None = None) -> Layout:
+        if self._plan is None or self._guard is None:
             return attest(self._facts, None, Observed())
-        return attest(self._facts, self._plan, observe(self._plan))
+        reading = reading or Reading()
+        paths = paths_of(self._plan) | self._guard.paths(reading)
+        observed = observe(self._plan, mounts=reading.visible(paths))
+        layout = attest(self._facts, self._plan, observed)
+        self._guard.judge(observed, layout.links)
+        return layout
 
     def _notify(self) -> None:
         """Something readable may have changed. Cheap: this is called at every step of a tomb."""
@@ -250,7 +304,10 @@ class Daemon:
         """Tell the journal of new problems, and the service manager how it is."""
         self._telling = False
         problems = self.problems()
+        found = {finding.path for finding in self.findings().values()}
         for problem in problems:
+            if problem.data.get("path") in found:
+                continue  # the tripwire has said it
             if problem not in self._told and problem.severity != Severity.NOTICE:
                 say = self.log.error if problem.severity == Severity.ERROR else self.log.warning
                 say(
@@ -338,6 +395,8 @@ class Daemon:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._udev.close()
         self._mounts.close()
+        if self._guard:
+            await self._guard.close()
 
     def _watchdog(self) -> None:
         if seconds := notify.watchdog_interval():

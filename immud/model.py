@@ -118,6 +118,27 @@ class TombConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Tripwire:
+    """`[tripwire]`: what is done about a finding, by path, and where mounts are nobody's business.
+
+    A policy is `report` or `relock`; that of a path goes for all below it as well.
+    """
+
+    default: str = "report"
+    paths: tuple[tuple[str, str], ...] = ()
+    allow: tuple[str, ...] = ()
+
+    def policy(self, path: str) -> str:
+        """The policy of the longest configured path that `path` is at or below."""
+        chosen = [
+            (len(place), policy)
+            for place, policy in self.paths
+            if path == place or path.startswith(place.rstrip("/") + "/")
+        ]
+        return max(chosen, default=(0, self.default))[1]
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration, checked: nothing in it contradicts anything else."""
 
@@ -130,6 +151,7 @@ class Config:
     rows: tuple[Row, ...] = ()
     tombs: tuple[TombConfig, ...] = ()
     log_level: str = "info"
+    tripwire: Tripwire = Tripwire()
     files: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -158,6 +180,44 @@ class TombView:
     auto_open: bool = True
     last_error: str = ""
     absent: str = ""
+
+
+class Breach(StrEnum):
+    """What a finding of the tripwire is about."""
+
+    WRITABLE = "writable"  # a protected mount lost its read-only attribute
+    UNMOUNTED = "unmounted"
+    OVERMOUNTED = "over-mounted"  # something else is seen in its place, or in a part of it
+    SUPERBLOCK = "superblock"  # the file system itself changed between ro and rw
+    LINK = "link"  # a link of the layout is gone or leads elsewhere
+    NEW_MOUNT = "new-mount"  # a writable mount where none is to be
+    WAY_IN = "way-in"  # a writable mount of a protected tree, wherever it is
+    TOMB = "tomb-options"  # a tomb without nosuid,nodev
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something protected that is not as this boot left it, and still is so.
+
+    `namespace` is the inode number of the mount namespace it is seen in, 0 for the system's
+    own. `since` is CLOCK_REALTIME and `since_monotonic` CLOCK_MONOTONIC, in microseconds.
+    `by` says what `pid`, `command` and `unit` are: `author`, who did it; `inside`, a process
+    that sees it; empty where the kernel does not tell, as with attributes.
+    """
+
+    id: int
+    kind: Breach
+    path: str
+    expected: str
+    actual: str
+    text: str
+    namespace: int = 0
+    since: int = 0
+    since_monotonic: int = 0
+    by: str = ""
+    pid: int = 0
+    command: str = ""
+    unit: str = ""
 
 
 class JobState(StrEnum):

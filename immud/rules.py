@@ -12,6 +12,7 @@ LOG_LEVELS = ("err", "warning", "notice", "info", "debug")
 KINDS = ("link", "bind")
 ABSENT = ("directory", "volatile")
 ON_RETURN = ("wait", "over")
+POLICIES = ("report", "relock")
 
 # The names a path can have here that are never a row of the layout, nor are paths below them.
 PROTECTED = (
@@ -300,3 +301,15 @@ def bind_hooks(value: Any) -> str | bool:
     if not _USER.fullmatch(text):
         raise Wrong(f'is "{text}"; it has to be {wanted}')
     return text
+
+
+def places(value: Any) -> tuple[str, ...]:
+    """Directories below which mounts are nobody's business."""
+    wanted = 'an array of paths such as ["/data"]'
+    if not isinstance(value, list):
+        raise Wrong(f"is {kind_of(value)}; it has to be {wanted}")
+    for place in value:
+        path(place, wanted)
+        if place == "/" or within(place, "/usr"):
+            raise Wrong(f'has "{place}" in it, which is what is protected; leave it out')
+    return tuple(value)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from immud.model import (
+    Finding,
     JobView,
     LinkFact,
     ManagerState,
@@ -78,6 +79,18 @@ class Service(Protocol):
         ...
 
     def jobs(self) -> Mapping[int, Job]: ...
+
+    def findings(self) -> Mapping[int, Finding]:
+        """What the tripwire has found and is still so, by number."""
+        ...
+
+    def integrity(self) -> str:
+        """`intact`, `violated`, or `unknown` in a boot without a layout."""
+        ...
+
+    def verify(self) -> Awaitable[None]:
+        """Look at everything, also at what notifies nobody; `findings` knows it then."""
+        ...
 
     def reconcile(self, uid: int, options: Mapping[str, Any]) -> Job: ...
 

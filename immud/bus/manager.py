@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import immud
-from immud.bus import names, options, polkit
+from immud.bus import finding, names, options, polkit
 from immud.bus.adapter import Call, variant
 from immud.bus.vtable import Emits, Interface, Method, Property, Signal, no_arguments
 from immud.errors import NoSuchTomb
@@ -46,6 +46,17 @@ def interface(service: Service, published: Published) -> Interface:
             known = ", ".join(sorted(service.tombs())) or "none is"
             raise NoSuchTomb(f"No tomb {name!r} is configured; configured: {known}.")
         return names.tomb_path(name)
+
+    def list_findings() -> list[Any]:
+        return [
+            (names.finding_path(found.id), found.kind, found.path, found.text)
+            for found in service.findings().values()
+        ]
+
+    async def verify(call: Call, given: Mapping[str, Any]) -> list[Any]:
+        options.parse(given, {})
+        await service.verify()
+        return [finding.properties(found) for found in service.findings().values()]
 
     def job_method(name: str, start: Callable[[int, Mapping[str, Any]], Job], doc: str) -> Method:
         def function(call: Call, given: Mapping[str, Any]) -> str:
@@ -98,6 +109,22 @@ def interface(service: Service, published: Published) -> Interface:
             doc="Wait for a job's end, at most so many microseconds (0: for ever). Returns its "
             "result; the error of one that failed comes as the error of this call.",
         ),
+        Method(
+            "ListFindings",
+            no_arguments(list_findings),
+            gives=("a(osss) findings",),
+            doc="Object, kind, path and sentence of each finding of the tripwire.",
+        ),
+        Method(
+            "Verify",
+            verify,
+            takes=("a{sv} options",),
+            gives=("aa{sv} findings",),
+            doc="Look at everything, also at superblocks and other mount namespaces, which notify "
+            "nobody. Returns all findings, with their properties.",
+        ),
+        Signal("FindingRaised", "u id", "o finding", "s kind", "s path", "s text"),
+        Signal("FindingCleared", "u id", "o finding", "s kind", "s path", "s text"),
         Signal("JobNew", "u id", "o job"),
         Signal("JobRemoved", "u id", "o job", "s result", doc="done, failed or cancelled."),
         Property("Version", "s", lambda: immud.__version__, emits=Emits.CONSTANT),
@@ -125,6 +152,13 @@ def interface(service: Service, published: Published) -> Interface:
             lambda: names.tomb_path(name) if (name := service.home_tomb()) else names.NONE,
             doc="The tomb that is open at /var/home; / for none.",
         ),
+        Property(
+            "Integrity",
+            "s",
+            service.integrity,
+            doc="intact; violated, while there are findings; unknown in a boot without a layout.",
+        ),
+        Property("NFindings", "u", lambda: len(service.findings()), doc="How many there are."),
         Property("NJobs", "u", lambda: len(service.jobs()), doc="How many jobs there are."),
         Property(
             "Timestamps",

@@ -62,3 +62,7 @@ def job_number(path: str) -> int:
     prefix, _, number = path.rpartition("/")
     valid = prefix == f"{ROOT}/job" and number.isascii() and number.isdigit()
     return int(number) if valid else 0
+
+
+def finding_path(number: int) -> str:
+    return f"{ROOT}/finding/{number}"

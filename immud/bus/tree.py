@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from immud.bus import job, logcontrol, manager, mount, names, polkit, tomb
+from immud.bus import finding, job, logcontrol, manager, mount, names, polkit, tomb
 from immud.bus.adapter import BusError, Call
 from immud.bus.server import Server
 from immud.bus.standard import DBUS, FAILED
 from immud.errors import NoSuchJob
-from immud.model import JobResult, JobView, MountFact
+from immud.model import Finding, JobResult, JobView, MountFact
 from immud.service import Job, Service, Tomb
 
 RESULTS_KEPT = 64
@@ -25,6 +25,7 @@ class Tree:
         self._mounts: dict[str, MountFact] = {}
         self._tombs: dict[str, Tomb] = {}
         self._jobs: dict[int, Job] = {}
+        self._findings: dict[int, Finding] = {}
         self._results: dict[int, JobView] = {}
         self._scheduled = False
         self.server.export(names.ROOT, manager.interface(service, self))
@@ -95,7 +96,26 @@ class Tree:
         for name in sorted(tombs.keys() - self._tombs.keys()):
             self._tombs[name] = tombs[name]
             self.server.export(names.tomb_path(name), tomb.interface(tombs[name], self.started))
+        self._follow_findings()
         self.server.refresh()
+
+    def _follow_findings(self) -> None:
+        before, self._findings = self._findings, dict(self._service.findings())
+        for number in before.keys() - self._findings.keys():
+            self.server.unexport(names.finding_path(number))
+            self._tell_finding("FindingCleared", before[number])
+        for number in sorted(self._findings.keys() - before.keys()):
+            path = names.finding_path(number)
+            self.server.export(path, finding.interface(self._finding(number)))
+            self._tell_finding("FindingRaised", self._findings[number])
+
+    def _tell_finding(self, member: str, told: Finding) -> None:
+        path = names.finding_path(told.id)
+        body = (told.id, path, str(told.kind), told.path, told.text)
+        self.server.emit(names.ROOT, manager.NAME, member, "uosss", *body)
+
+    def _finding(self, number: int) -> Callable[[], Finding]:
+        return lambda: self._findings[number]
 
     def _fact(self, where: str) -> Callable[[], MountFact]:
         return lambda: self._mounts[where]

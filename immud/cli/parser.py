@@ -33,6 +33,23 @@ COMMANDS = (
         (JSON,),
     ),
     Command(
+        "verify",
+        "check that nothing protected was tampered with",
+        "Has the daemon look at everything the tripwire watches, also at file systems and mount "
+        "namespaces that announce nothing, and prints what is not as this boot left it. Exits "
+        "with 1 if there is such a finding. With --metrics, for node_exporter's textfile "
+        "collector; the file is replaced in one step.",
+        "verify",
+        "verify",
+        (
+            JSON,
+            (
+                ("--metrics",),
+                {"metavar": "FILE", "help": "write OpenMetrics text to FILE as well"},
+            ),
+        ),
+    ),
+    Command(
         "plan",
         "print the steps the next boot will perform",
         "Prints exactly the steps the next boot will perform, without performing any. What is in "

@@ -37,9 +37,11 @@ class Facts:
     the plan came from: `compiled`, `fresh` (the configuration had changed),
     `last-good` (and is wrong), `usr-only` (there was none) or `none`. `mounts`
     are (path, mount id, `ro`|`rw`, source); `times` CLOCK_MONOTONIC microseconds.
+    `trees` say what each of the mounts showed at the end of phase 1, whatever is
+    mounted later: (path, `major:minor`, directory of it, `ro`|`rw` of the file system).
     """
 
-    __slots__ = ("layout", "links", "mounts", "plan", "problems", "times")
+    __slots__ = ("layout", "links", "mounts", "plan", "problems", "times", "trees")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Facts:
         links: tuple[Link, ...] = (),
         problems: tuple[Problem, ...] = (),
         times: tuple[tuple[str, int], ...] = (),
+        trees: tuple[tuple[str, str, str, str], ...] = (),
     ) -> None:
         self.layout = layout
         self.plan = plan
@@ -57,6 +60,7 @@ class Facts:
         self.links = links
         self.problems = problems
         self.times = times
+        self.trees = trees
 
 
 def write(facts: Facts, path: str = PATH) -> None:
@@ -69,6 +73,7 @@ def write(facts: Facts, path: str = PATH) -> None:
         for severity, code, text, data in facts.problems
     ]
     lines += [("time", name, str(usec)) for name, usec in facts.times]
+    lines += [("tree", *tree) for tree in facts.trees]
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
     with open(path + ".new", "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(records(lines))
@@ -99,6 +104,8 @@ def read(path: str = PATH) -> Facts | None:
             facts.problems += ((severity, code, text, data),)
         elif name == "time":
             facts.times += ((fields[0], int(fields[1])),)
+        elif name == "tree":
+            facts.trees += ((fields[0], fields[1], fields[2], fields[3]),)
     return facts
 
 

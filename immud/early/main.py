@@ -119,6 +119,7 @@ def reconcile() -> facts.Facts:
         links=found.links,
         problems=problems,
         times=made.times,
+        trees=made.trees,
     )
 
 
@@ -146,6 +147,7 @@ def lay_out(chosen: Chosen | None = None) -> facts.Facts:
         mounts=ours(wanted, found.links),
         links=found.links,
         problems=tuple(problems),
+        trees=trees_of(wanted, found.links),
     )
 
 
@@ -213,6 +215,19 @@ def ours(
     for path, how, source in steps.expected(wanted, links):
         if entry := mountinfo.top(entries, path):
             found.append((path, entry.id, how, source))
+    return tuple(found)
+
+
+def trees_of(
+    wanted: plan.BootPlan, links: tuple[steps.Link, ...]
+) -> tuple[tuple[str, str, str, str], ...]:
+    """What these mounts show now that nobody else has run: the tripwire's yardstick."""
+    entries = mountinfo.read()
+    found = []
+    for path, _, _ in steps.expected(wanted, links):
+        if entry := mountinfo.top(entries, path):
+            how = "ro" if "ro" in entry.super_options.split(",") else "rw"
+            found.append((path, entry.dev, entry.root, how))
     return tuple(found)
 
 

@@ -100,6 +100,11 @@ def read(pid: int | str = "self", proc: int | None = None) -> tuple[MountEntry, 
 
     `proc` is a descriptor of /proc, for who is in a namespace that has another, or none.
     """
+    return parse(text(pid, proc))
+
+
+def text(pid: int | str = "self", proc: int | None = None) -> str:
+    """The same as the kernel writes it, for who wants few lines of many."""
     where = f"/proc/{pid}" if proc is None else str(pid)
     fd = os.open(f"{where}/mountinfo", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     pieces = []
@@ -108,7 +113,7 @@ def read(pid: int | str = "self", proc: int | None = None) -> tuple[MountEntry, 
             pieces.append(piece)
     finally:
         os.close(fd)
-    return parse(os.fsdecode(b"".join(pieces)))
+    return os.fsdecode(b"".join(pieces))
 
 
 def top(entries: tuple[MountEntry, ...], path: str) -> MountEntry | None:

@@ -42,11 +42,16 @@ class Observed:
         self.tmp_mount = tmp_mount
 
 
-def observe(plan: BootPlan, root: str = "") -> Observed:
-    """Look at the machine, or at the tree below `root`, for everything `plan` is about."""
+def observe(
+    plan: BootPlan, root: str = "", mounts: tuple[mountinfo.MountEntry, ...] | None = None
+) -> Observed:
+    """Look at the machine, or at the tree below `root`, for everything `plan` is about.
+
+    `mounts` are those that matter, where the caller knows them already.
+    """
     wanted = {path for row in plan.rows for path in (row.path, *row.directories)}
     return Observed(
-        mounts=mountinfo.read(),
+        mounts=mountinfo.read() if mounts is None else mounts,
         paths={path: look(root + path) for path in wanted},
         fstab=fstab_targets(root + FSTAB),
         placed=frozenset(
@@ -56,6 +61,12 @@ def observe(plan: BootPlan, root: str = "") -> Observed:
         ),
         tmp_mount=_wants_tmp_mount(root),
     )
+
+
+def paths_of(plan: BootPlan) -> set[str]:
+    """The paths at which a mount matters to `plan`."""
+    rows = [path for row in plan.rows for path in (row.path, row.directory)]
+    return {"/", "/usr", "/etc", "/var", "/etc/immud", *rows}
 
 
 def look(path: str) -> tuple[str, str]:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from immud import log
 from immud.child import ChildTimeout, in_child
 from immud.early import mountinfo
-from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError
 from immud.model import Problem, Severity, TombConfig
 from immud.tomb import absent, holders, volatile
 from immud.tomb.absent import Absent
 from immud.tomb.holders import Device, Holders
 from immud.tomb.managers import UserManagers
+from immud.watch.table import Reading
 
 # What `holders.scan` takes: devices, prefixes of paths, other namespaces too, mapped files too.
 Guard = tuple[list[Device], list[str], bool, bool]
@@ -48,9 +48,12 @@ class Fallback:
         self._task: asyncio.Task[None] | None = None
         self._resuming: asyncio.Future[None] | None = None
 
-    def seen(self, table: tuple[MountEntry, ...]) -> None:
+    def seen(self, reading: Reading) -> None:
         """This is the mount table now."""
-        self.mode = absent.shown(table, self.target, self.config.absent)
+        before = self.mode
+        self.mode = absent.shown(reading.stack(self.target), self.target, self.config.absent)
+        if self.mode != before:
+            self._changed()
 
     def ensure(self) -> None:
         """See to it that the fallback is there; nothing waits for that but a tomb to be mounted."""
@@ -81,7 +84,7 @@ class Fallback:
         except (ImmudError, OSError, RuntimeError) as error:
             self._error = str(error)
             self._log.warning(f"The fallback of tomb {self.config.name} cannot be made: {error}")
-        self.seen(mountinfo.read())
+        self.seen(Reading())
         self._changed()
 
     async def _make(self) -> None:

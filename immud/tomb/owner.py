@@ -13,7 +13,6 @@ from typing import Any
 
 from immud import log
 from immud.bus import names
-from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
@@ -39,6 +38,7 @@ from immud.tomb.match import candidates
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
 from immud.watch.devices import Device
+from immud.watch.table import Reading
 
 Told = Callable[[str], Awaitable[None] | None]
 
@@ -200,9 +200,9 @@ class Owner:
         self._devices = dict(devices)
         self._inbox.put_nowait(Look())
 
-    def seen(self, table: tuple[MountEntry, ...]) -> None:
+    def seen(self, reading: Reading) -> None:
         """This is the mount table now."""
-        self._works.fallback.seen(table)
+        self._works.fallback.seen(reading)
 
     @property
     def idle(self) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from immud.early.mountinfo import MountEntry
 from immud.jobs import Jobs
 from immud.model import Problem, TombConfig, TombState
 from immud.service import Changed
@@ -14,6 +13,7 @@ from immud.tomb.owner import Owner, Told
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
 from immud.watch.devices import Device, DeviceEvent, What
+from immud.watch.table import Reading
 
 HOME = "/var/home"
 
@@ -84,10 +84,10 @@ class Tombs:
             self._devices[event.device.key] = event.device
         self._look()
 
-    def mounts(self, table: tuple[MountEntry, ...]) -> None:
+    def mounts(self, reading: Reading) -> None:
         """The mount table changed."""
         for owner in self._owners.values():
-            owner.seen(table)
+            owner.seen(reading)
         self._look()
 
     def _look(self) -> None:

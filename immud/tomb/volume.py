@@ -15,6 +15,7 @@ from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
 from immud.tomb import dm, drive
 from immud.tomb.unlock import Inner
+from immud.watch import table
 from immud.watch.devices import Device
 
 
@@ -48,7 +49,7 @@ class Volume:
     def state(self) -> State:
         """What the kernel has of this tomb now."""
         found = tuple(m for m in dm.mappings() if dm.belongs(m.name, self.config.name))
-        top = mountinfo.top(mountinfo.read(), self.target) if found else None
+        top = table.top(self.target) if found else None
         mounted = next((m for m in found if top and m.number == top.dev), None)
         return State(found, mounted or self._btrfs(found, top))
 

@@ -9,6 +9,7 @@ from immud.bus import names
 from immud.errors import Busy, WrongKey, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
+    Finding,
     LinkFact,
     ManagerState,
     MountFact,
@@ -86,6 +87,8 @@ class MemoryService:
             for where in ("/", "/usr", "/etc", "/var")
         }
         self.now_tombs = {"home": MemoryTomb(self, "home")}
+        self.now_findings: dict[int, Finding] = {}
+        self.verified = 0
 
     def changed(self) -> None:
         for subscriber in self._subscribers:
@@ -127,6 +130,16 @@ class MemoryService:
 
     def jobs(self) -> Mapping[int, RunningJob]:
         return self.running.running
+
+    def findings(self) -> Mapping[int, Finding]:
+        return self.now_findings
+
+    def integrity(self) -> str:
+        return "violated" if self.now_findings else "intact"
+
+    async def verify(self) -> None:
+        await asyncio.sleep(0)
+        self.verified += 1
 
     def reconcile(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
         async def work(job: RunningJob) -> None:

@@ -1,0 +1,261 @@
+"""Sees to it that somebody looks: at each change of the table at once, elsewhere as units start.
+
+Nothing comes round: each timer here follows something that happened, and ends with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from immud import log
+from immud.child import in_child
+from immud.early.facts import Facts
+from immud.early.observe import Observed
+from immud.early.plan import BootPlan
+from immud.errors import ImmudError
+from immud.model import Breach, Finding, LinkFact, Problem, Severity, TombState, TombView
+from immud.tripwire import elsewhere, places
+from immud.tripwire.book import Book
+from immud.tripwire.expect import expect
+from immud.tripwire.relock import Relock
+from immud.tripwire.rule import Broken, Seen, Tomb, judge
+from immud.watch.names import NameWatch, ServiceWatch
+from immud.watch.table import Newcomers, Reading
+
+# Seconds from a change of the table to a look at all of it, for what the quick look cannot see,
+# and from the start of a service to a look into namespaces: one look for all meanwhile.
+THOROUGH = 30.0
+NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 30.0
+CHILD_TIMEOUT = 60.0
+
+
+class Guard:
+    """The tripwire of a running daemon, which calls `paths`, `judge` and `stir` as it looks.
+
+    `changed` is called when a finding came or went, `look` when one is due that nothing
+    announced.
+    """
+
+    def __init__(
+        self,
+        plan: BootPlan,
+        facts: Facts,
+        *,
+        tombs: Callable[[], Iterable[TombView]],
+        changed: Callable[[], None],
+        look: Callable[[], None],
+        relock: Relock,
+        allow: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        self._plan, self._facts = plan, facts
+        self._tombs, self._changed, self._look = tombs, changed, look
+        self._relock = relock
+        self._allow = allow
+        self._log = log.get()
+        self._book = Book()
+        self._expected = expect(plan, facts, allow=allow())
+        self._newcomers = Newcomers(self._boring)
+        self._suspects: set[str] = set()
+        self._everything = True
+        self._links: NameWatch | None = None
+        self._services: ServiceWatch | None = None
+        self._thorough: asyncio.TimerHandle | None = None
+        self._survey: asyncio.TimerHandle | None = None
+        self._surveyed = float("-inf")
+        self._surveying: asyncio.Task[None] | None = None
+
+    @property
+    def findings(self) -> Mapping[int, Finding]:
+        return self._book.findings
+
+    def problems(self, layout: Iterable[Problem]) -> tuple[Problem, ...]:
+        """The findings as problems, but for those the layout's own are about."""
+        told = {problem.data.get("path") for problem in layout}
+        return tuple(
+            Problem(
+                Severity.ERROR,
+                f"tripwire-{finding.kind}",
+                f"{finding.text}; see: immud verify",
+                {"path": finding.path, "finding": str(finding.id)},
+            )
+            for finding in self.findings.values()
+            if finding.path not in told or finding.namespace
+        )
+
+    def start(self) -> None:
+        """Begin to watch links and services, and look into the namespaces there are."""
+        self._links = NameWatch(self._look)
+        self._links.want(row.path for row in self._plan.rows)
+        self._services = ServiceWatch(self._service_started)
+        self._service_started()
+
+    async def close(self) -> None:
+        for timer in (self._thorough, self._survey):
+            if timer:
+                timer.cancel()
+        for watch in (self._links, self._services):
+            if watch:
+                watch.close()
+        if self._surveying:
+            self._surveying.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._surveying
+
+    # The system's own namespace
+
+    def paths(self, reading: Reading) -> set[str]:
+        """What has to be looked at besides the layout: tombs, and mounts that are not boring."""
+        tombs = self._open_tombs()
+        if tombs != self._expected.tombs:
+            self._expected = replace(self._expected, tombs=tombs)
+            self._newcomers.forget()
+            self._everything = True
+        if self._everything:
+            self._everything = False
+            self._suspects = self._newcomers.all(reading)
+        else:
+            self._suspects |= self._newcomers.fresh(reading)
+        return self._suspects | {tomb.path for tomb in tombs}
+
+    def judge(self, observed: Observed, links: Iterable[LinkFact]) -> None:
+        """Hold against the boot what was just observed, `paths` included."""
+        self._expected = expect(self._plan, self._facts, links, self._expected.tombs, self._allow())
+        visible = {entry.target for entry in observed.mounts}
+        self._suspects &= visible
+        seen = Seen(
+            mounts=observed.mounts,
+            others=frozenset(self._suspects),
+            declared=frozenset(filter(places.is_declared, self._suspects)),
+            links=observed.paths,
+        )
+        self._take(judge(self._expected, seen), lambda finding: not finding.namespace)
+
+    def stir(self) -> None:
+        """The mount table changed: once it has come to rest, look at all of it."""
+        if self._links:
+            self._links.want(row.path for row in self._plan.rows)
+        if not self._thorough:
+            self._thorough = asyncio.get_running_loop().call_later(THOROUGH, self._look_at_all)
+
+    def _boring(self, dev: str, root: str, target: str) -> bool:
+        return self._expected.boring(dev, root, target)
+
+    def _look_at_all(self) -> None:
+        self._thorough = None
+        self._everything = True
+        self._look()
+
+    def _open_tombs(self) -> tuple[Tomb, ...]:
+        return tuple(
+            Tomb(view.name, view.mount_point, places.device(view.mapper))
+            for view in self._tombs()
+            if view.state is TombState.OPEN
+        )
+
+    # Other namespaces
+
+    def _service_started(self) -> None:
+        if not self._survey:
+            loop = asyncio.get_running_loop()
+            again = self._surveyed + NAMESPACES_AGAIN - loop.time()
+            self._survey = loop.call_later(max(NAMESPACES_FIRST, again), self._look_elsewhere)
+
+    def _look_elsewhere(self) -> None:
+        self._survey = None
+        # A switched superblock wakes nobody either.
+        self._look()
+        if not self._surveying or self._surveying.done():
+            self._surveying = asyncio.get_running_loop().create_task(
+                self._survey_all(thorough=bool(self._inside())), name="other namespaces"
+            )
+
+    def _inside(self) -> list[Finding]:
+        return [finding for finding in self.findings.values() if finding.namespace]
+
+    async def _survey_all(self, *, thorough: bool) -> None:
+        self._surveyed = asyncio.get_running_loop().time()
+        try:
+            sights: list[elsewhere.Sight] = await in_child(
+                elsewhere.survey, self._expected, thorough, timeout=CHILD_TIMEOUT
+            )
+        except (ImmudError, OSError, RuntimeError) as error:
+            self._log.warning(f"Other mount namespaces could not be looked at: {error}")
+            return
+        inside = {
+            (kind, path, namespace): (pid, command, unit)
+            for kind, path, _, _, namespace, pid, command, unit in sights
+        }
+
+        def who(finding: Finding) -> Finding:
+            pid, command, unit = inside[str(finding.kind), finding.path, finding.namespace]
+            return replace(finding, by="inside", pid=pid, command=command, unit=unit)
+
+        broken = [
+            Broken(Breach(kind), path, expected, actual, namespace)
+            for kind, path, expected, actual, namespace, *_ in sights
+        ]
+        self._take(
+            broken,
+            lambda finding: (
+                bool(finding.namespace) and (thorough or finding.kind is Breach.WRITABLE)
+            ),
+            who,
+        )
+
+    async def verify(self) -> None:
+        """Look at everything now: the whole table, superblocks, links, all namespaces."""
+        self._everything = True
+        self._look()
+        if self._surveying and not self._surveying.done():
+            # One that began before may have missed what the caller means.
+            await asyncio.wait((self._surveying,))
+        self._surveying = asyncio.get_running_loop().create_task(
+            self._survey_all(thorough=True), name="verify"
+        )
+        await asyncio.shield(self._surveying)
+
+    # What came of it
+
+    def _take(
+        self,
+        broken: Iterable[Broken],
+        about: Callable[[Finding], bool],
+        who: Callable[[Finding], Finding] = lambda finding: finding,
+    ) -> None:
+        raised, cleared = self._book.update(
+            broken,
+            realtime=time.time_ns() // 1000,
+            monotonic=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000,
+            who=who,
+            about=about,
+        )
+        for finding in raised:
+            self._log.error(
+                f"{finding.text}.", message_id=log.MessageId.TAMPERED, **_fields(finding)
+            )
+        for finding in cleared:
+            self._log.notice(
+                f"{finding.path} is as it should be again.",
+                message_id=log.MessageId.MENDED,
+                **_fields(finding),
+            )
+        if raised or cleared:
+            self._changed()
+        for finding in raised:
+            self._relock.consider(finding)
+
+
+def _fields(finding: Finding) -> dict[str, object]:
+    return {
+        "finding": finding.id,
+        "kind": str(finding.kind),
+        "path": finding.path,
+        "expected": finding.expected,
+        "actual": finding.actual,
+        "namespace": finding.namespace,
+        "by": finding.by,
+        "pid": finding.pid,
+        "unit": finding.unit,
+    }
