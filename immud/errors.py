@@ -4,7 +4,11 @@ Only `main` exits and only the bus server turns an error into a reply; everythin
 between raises.
 """
 
-from typing import ClassVar
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing itself takes longer to import than the rest of a small command
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class ImmudError(Exception):

@@ -4,20 +4,31 @@ Each command imports what it needs when it runs: `immud plan` works where no D-B
 library does.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from importlib import import_module
-from typing import NoReturn
 
 from immud.errors import ImmudError, NotAuthorized
+
+TYPE_CHECKING = False  # see immud.errors
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code, as in the contract (0 to 4)."""
-    from immud.cli.parser import build  # noqa: PLC0415 - so that ^C while importing is caught too
-
+    given = sys.argv[1:] if argv is None else argv
     try:
-        arguments = build().parse_args(argv)
+        if given[:1] == ["unlock"]:
+            # Every package operation comes by here: not by way of argparse, if it is plain.
+            from immud.cli import unlock  # noqa: PLC0415
+
+            unlock.plain(given[1:])
+        from immud.cli.parser import build  # noqa: PLC0415 - so that ^C is caught here too
+
+        arguments = build().parse_args(given)
         module = import_module(f"immud.cli.{arguments.module}")
         code: int = getattr(module, arguments.function)(arguments)
         sys.stdout.flush()

@@ -141,6 +141,40 @@ COMMANDS = (
     ),
     TOMB,
     Command(
+        "unlock",
+        "run one command that can write to / and /usr",
+        "Runs one command for which / and /usr are writable, while everybody else keeps seeing "
+        "them read-only. It runs here, with this terminal and environment, as root; when it ends, "
+        "so does all that it has started. Without a command, a shell. The journal has who, when, "
+        "and which files under /usr changed. Where /usr is an image, this is a trial: what is "
+        "written to /usr, and to dpkg's database, is gone afterwards.",
+        "unlock",
+        "unlock",
+        (
+            (
+                ("--for",),
+                {
+                    "metavar": "TIME",
+                    "dest": "limit",
+                    "default": "",
+                    "help": "end it after this long, such as 90s, 10m or 1h30m; default: no limit",
+                },
+            ),
+            (
+                ("--reason",),
+                {"metavar": "TEXT", "default": "", "help": "why, for everybody to read"},
+            ),
+            (
+                ("command",),
+                {
+                    "metavar": "COMMAND",
+                    "nargs": argparse.REMAINDER,
+                    "help": "the command and its arguments, behind --",
+                },
+            ),
+        ),
+    ),
+    Command(
         "watch",
         "print changes as they happen",
         "Prints every change of state, mounts, links, tombs and jobs as it happens, until "

@@ -1,8 +1,8 @@
 """Phase 1: from unit start to READY=1, then phase 2 in the same process.
 
 Run by `/usr/lib/immud/daemon`, also as `daemon serve` (phase 2), `daemon probe`
-(inside another /usr, before it is trusted) and `daemon reconcile` (the missing
-steps again, asked for over D-Bus).
+(inside another /usr, before it is trusted), `daemon reconcile` (the missing
+steps again, asked for over D-Bus) and `daemon lease-end` (see immud.lease).
 
 Whatever happens here, READY=1 is sent and the machine goes on booting.
 """
@@ -31,6 +31,10 @@ def main() -> None:
         from immud.early import pid1  # noqa: PLC0415
 
         pid1.main()
+    elif mode == "lease-end":
+        from immud.lease import end  # noqa: PLC0415
+
+        end.main()
     elif mode == "probe":
         from immud.early import sources  # noqa: PLC0415
 

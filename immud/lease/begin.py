@@ -1,0 +1,210 @@
+"""Becoming a process with a lease: what `immud unlock` does before it becomes the command."""
+
+import os
+import time
+
+from immud.early import process
+from immud.lease import journal, record, wire
+
+STOP_SECONDS = 5
+"""From SIGTERM to SIGKILL for what is left when a lease ends."""
+NO_LOGIN = 0xFFFFFFFF  # /proc/PID/loginuid of who never logged in
+
+
+def who() -> int:
+    """Who asks: the user who logged in, whatever sudo or su they came through since."""
+    try:
+        with open("/proc/self/loginuid", encoding="ascii") as file:
+            login = int(file.read())
+    except (OSError, ValueError):
+        login = NO_LOGIN
+    return os.getuid() if login == NO_LOGIN else login
+
+
+def begin(
+    command: tuple[str, ...],
+    *,
+    reason: str = "",
+    seconds: float = 0,
+    pid: int = 0,
+    uid: int | None = None,
+) -> record.Record:
+    """Give this process a lease, on record as one for `command`.
+
+    It ends with the process `pid` (0: this one), or after `seconds` (0: no limit). Raises
+    Failed; this process is then good for nothing but to end.
+    """
+    lease = record.Record(
+        id=record.new_id(),
+        who=who() if uid is None else uid,
+        why=reason,
+        since=_now(),
+        command=command,
+        pid=pid or os.getpid(),
+    )
+    lease.unit = f"immud-lease-{lease.id}.service"
+    lease.until = lease.since + int(seconds * 1e6) if seconds else 0
+    legacy = process.is_legacy()
+    try:
+        watched = os.pidfd_open(lease.pid)
+        service = Service(lease, seconds)
+        # PID 1 is at work; what is left to import takes a tenth of its time.
+        from immud.lease import namespace  # noqa: PLC0415
+
+        lease.trial = namespace.is_image()
+        lease.mnt_ns = namespace.leave(legacy)
+        lease.holder = service.started()
+        join(lease.holder)
+        lease.watcher = watch(watched, service.line)
+        # On record before anything is writable, so that nobody takes it for tampering.
+        record.write(lease)
+        namespace.loosen(f"{record.DIRECTORY}/{lease.id}", legacy)
+    except wire.Refused as error:
+        raise wire.Failed(f"systemd refused to start {lease.unit}: {error}") from None
+    except OSError as error:
+        raise wire.Failed(f"no lease could be made: {error}") from None
+    _announce(lease)
+    return lease
+
+
+def locked() -> tuple[str, ...]:
+    """Which of / and /usr cannot be written to, as this process sees them."""
+    return tuple(path for path in ("/", "/usr") if os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _now() -> int:
+    # The clock the kernel stamps files with: a finer one would be ahead of it.
+    return time.clock_gettime_ns(getattr(time, "CLOCK_REALTIME_COARSE", 5)) // 1000
+
+
+class Service:
+    """The service of a lease, asked for. It lasts as long as the pipe's end `line` is open."""
+
+    def __init__(self, lease: record.Record, seconds: float) -> None:
+        self._unit = lease.unit
+        reading, self.line = os.pipe2(os.O_CLOEXEC)
+        self._said, saying = os.pipe2(os.O_CLOEXEC)
+        try:
+            body = (lease.unit, "fail", properties(lease, seconds), ())
+            signature = "ssa(sv)a(sa(sv))"
+            self._call = wire.Call("StartTransientUnit", signature, body, (reading, saying))
+        finally:
+            os.close(reading)
+            os.close(saying)
+
+    def started(self) -> int:
+        """Wait until it is there; its process. Raises Failed, Refused or OSError."""
+        self._call.answer()
+        pid = os.read(self._said, 32).strip()
+        os.close(self._said)
+        if not pid:
+            raise wire.Failed(f"{self._unit} did not start; see: journalctl -u {self._unit}")
+        return int(pid)
+
+
+def watch(pidfd: int, line: int) -> int:
+    """Leave a process here that keeps `line` open until that of `pidfd` ends; its id.
+
+    It is nobody's child, or a command that waits for all of its children would wait for it,
+    and it for the command.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.fork() == 0:
+                os.setsid()  # the terminal's signals are not for it
+                os.write(writing, str(os.getpid()).encode())
+                _wait(pidfd, line)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.close(line)
+    os.close(pidfd)
+    os.waitpid(child, 0)
+    pid = os.read(reading, 32)
+    os.close(reading)
+    return int(pid)
+
+
+def _wait(pidfd: int, line: int) -> None:
+    import select  # noqa: PLC0415 - only here
+
+    # Nothing of the caller's is kept: not its pipes, nor its directory.
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    low, high = sorted((pidfd, line))
+    for begin, end in ((3, low), (low + 1, high), (high + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(begin, end)
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    waiting.poll()
+
+
+def properties(lease: record.Record, seconds: float) -> list[tuple[str, tuple[str, object]]]:
+    """The service, as systemd.service(5) has it. Everybody can see it: no command is in it."""
+
+    def run(*argv: str, may_fail: bool = False) -> tuple[str, list[str], bool]:
+        return argv[0], list(argv), may_fail
+
+    # A shell, because it is there in a millisecond, and an interpreter is not.
+    hold = run("/bin/sh", "-c", "echo $$$$; exec >&-; read -r _")
+    end = run(*process.command("lease-end", lease.id), may_fail=True)
+    # Should the interpreter be what the command has broken.
+    tidy = run("/bin/rm", "-rf", f"{record.DIRECTORY}/{lease.id}", may_fail=True)
+    return [
+        ("Description", ("s", f"Lease {lease.id}: / and /usr writable for one command")),
+        ("Documentation", ("as", ["man:immud(1)"])),
+        # Not behind basic.target, so that a lease can be had early in the boot too.
+        ("DefaultDependencies", ("b", False)),
+        ("Conflicts", ("as", ["shutdown.target"])),
+        ("Before", ("as", ["shutdown.target"])),
+        ("CollectMode", ("s", "inactive-or-failed")),
+        ("Type", ("s", "simple")),
+        ("ExecStart", ("a(sasb)", [hold])),
+        ("ExecStopPost", ("a(sasb)", [end, tidy])),
+        ("StandardInputFileDescriptor", ("h", 0)),
+        ("StandardOutputFileDescriptor", ("h", 1)),
+        # Processes that come from elsewhere may only join a delegated control group.
+        ("Delegate", ("b", True)),
+        ("KillMode", ("s", "control-group")),
+        ("SendSIGHUP", ("b", True)),  # an interactive shell ignores SIGTERM
+        ("TimeoutStopUSec", ("t", STOP_SECONDS * 10**6)),
+        # For the end of it too, which may list a hundred thousand files on a slow disk.
+        *([("RuntimeMaxUSec", ("t", int(seconds * 1e6)))] if seconds else []),
+    ]
+
+
+def join(holder: int) -> None:
+    """Move this process into the control group of the service `holder` is the process of."""
+    with open(f"/proc/{holder}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            if line.startswith("0::"):
+                group = line[3:].rstrip("\n")
+                break
+        else:
+            raise wire.Failed("a lease needs the unified control group hierarchy (cgroup v2)")
+    with open(f"/sys/fs/cgroup{group}/cgroup.procs", "w", encoding="ascii") as procs:
+        procs.write("0")
+
+
+def _announce(lease: record.Record) -> None:
+    command = journal.shown(lease.command)
+    what = "A trial lease on /usr" if lease.trial else "A lease on / and /usr"
+    why = f" ({lease.why})" if lease.why else ""
+    journal.tell(f"{what} was given to uid {lease.who}: {command}{why}", journal.BEGAN,
+                 fields(lease))  # fmt: skip
+
+
+def fields(lease: record.Record) -> dict[str, str]:
+    """What the journal has of a lease beside the sentence."""
+    return {
+        "IMMUD_LEASE": lease.id,
+        "IMMUD_UID": str(lease.who),
+        "IMMUD_REASON": lease.why,
+        "IMMUD_COMMAND": journal.shown(lease.command),
+        "IMMUD_UNIT": lease.unit,
+        "IMMUD_TRIAL": "yes" if lease.trial else "no",
+    }

@@ -1,0 +1,67 @@
+"""What is done when a lease has ended: off the record, and into the journal."""
+
+import os
+import sys
+import time
+
+from immud.lease import journal, record
+from immud.lease.begin import fields
+
+FILES_MAX = 5000
+"""Names in the journal; the number is told in any case. A kernel brings as many files."""
+
+
+def end(id: str) -> None:
+    """Take the lease off the record and tell the journal: PID 1 runs this whatever happened.
+
+    Nothing of the lease runs any more.
+    """
+    lease = record.read(id)
+    record.remove(id)
+    if lease is None:
+        return
+    os.nice(19)  # somebody may be at work on this machine
+    lasted = time.time() - lease.since / 1e6
+    told = fields(lease)
+    result = os.environ.get("SERVICE_RESULT", "")
+    if lease.trial:
+        text = "nothing it wrote to /usr was kept"
+    else:
+        files, count = changed(lease.since)
+        told["IMMUD_CHANGED"] = str(count)
+        told["IMMUD_FILES"] = "\n".join(files)
+        text = (
+            f"{count} files and directories under /usr changed"
+            if count
+            else "no file under /usr changed"
+        )
+    if result == "timeout":
+        text = f"it was ended when its time was up; {text}"
+    told["IMMUD_RESULT"] = result
+    journal.tell(f"A lease on / and /usr ended after {lasted:.0f} s: {text}.", journal.ENDED, told)
+
+
+def changed(since: int, where: str = "/usr") -> tuple[list[str], int]:
+    """What changed below `where` since then (CLOCK_REALTIME, microseconds), and how much.
+
+    By ctime, which nobody can set back. A file that was removed shows as its directory.
+    """
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    # -newerct means later than, and a file may have the very stamp of the beginning.
+    stamp = f"@{(since - 1) // 10**6}.{(since - 1) % 10**6:06}"
+    argv = ["find", where, "-xdev", "-newerct", stamp, "-print0"]
+    actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
+    pid = os.posix_spawn("/usr/bin/find", argv, {"LC_ALL": "C"}, file_actions=actions)
+    os.close(writing)
+    data = b""
+    while piece := os.read(reading, 1 << 16):
+        data += piece
+    os.close(reading)
+    os.waitpid(pid, 0)
+    paths = [os.fsdecode(path) for path in data.split(b"\0")[:-1]]
+    return sorted(paths)[:FILES_MAX], len(paths)
+
+
+def main() -> None:
+    """`daemon lease-end ID`."""
+    end(sys.argv[2])

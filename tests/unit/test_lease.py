@@ -1,0 +1,244 @@
+"""A lease's parts that need no kernel: what is sent to PID 1, what is on record, what is typed."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immud.cli import unlock
+from immud.early.process import LAUNCHER
+from immud.errors import UsageError
+from immud.lease import begin, end, journal, record, wire
+from immud.log import MessageId
+
+BODY = (
+    "x.service",
+    "fail",
+    [
+        ("Description", ("s", "ä lease")),
+        ("Delegate", ("b", True)),
+        ("Before", ("as", ["a", "bc"])),
+        ("TimeoutStopUSec", ("t", 1 << 40)),
+        ("ExecStart", ("a(sasb)", [("/bin/sh", ["sh", "-c", ""], False)])),
+        ("StandardInputFileDescriptor", ("h", 0)),
+    ],
+    (),
+)
+SIGNATURE = "ssa(sv)a(sa(sv))"
+
+
+def test_the_call_is_what_another_library_would_send() -> None:
+    from dbus_next import Message, MessageFlag, MessageType, Variant  # noqa: PLC0415
+
+    properties = [[name, Variant(kind, as_lists(value))] for name, (kind, value) in BODY[2]]
+    theirs = Message(
+        path="/org/freedesktop/systemd1",
+        interface="org.freedesktop.systemd1.Manager",
+        member="StartTransientUnit",
+        message_type=MessageType.METHOD_CALL,
+        flags=MessageFlag.NONE,
+        signature=SIGNATURE,
+        body=["x.service", "fail", properties, []],
+        serial=1,
+    )
+    assert wire.message("StartTransientUnit", SIGNATURE, BODY) == bytes(
+        theirs._marshall()  # type: ignore[no-untyped-call]
+    )
+
+
+def as_lists(value: object) -> object:
+    return [as_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@pytest.mark.parametrize(
+    ("signature", "types"),
+    [
+        ("ssa(sv)a(sa(sv))", ["s", "s", "a(sv)", "a(sa(sv))"]),
+        ("", []),
+        ("asaas(ii)t", ["as", "aas", "(ii)", "t"]),
+    ],
+)
+def test_split(signature: str, types: list[str]) -> None:
+    assert wire.split(signature) == types
+
+
+def answering(tmp_path: Path, answer: bytes) -> str:
+    """A socket at which somebody lets everybody in and answers every call with `answer`."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "private"))
+    server.listen()
+
+    def serve() -> None:
+        with server, server.accept()[0] as peer:
+            peer.recv(4096)
+            peer.sendall(b"OK 0\r\nAGREE_UNIX_FD\r\n")
+            peer.recv(65536)
+            for at in range(0, len(answer), 7):
+                peer.sendall(answer[at : at + 7])
+
+    threading.Thread(target=serve, daemon=True).start()
+    return str(tmp_path / "private")
+
+
+def reply(kind: int, text: str) -> bytes:
+    """A signal, an error or a return with `text` as its body."""
+    data = bytearray(wire.message("X", "s", (text,)))
+    data[1] = kind
+    return bytes(data)
+
+
+def test_answers_of_pid_1(tmp_path: Path) -> None:
+    call = ("StartTransientUnit", SIGNATURE, BODY)
+    unasked = reply(4, "a signal") + reply(4, "another signal")
+    wire.Call(*call, path=answering(tmp_path, unasked + reply(2, "/job"))).answer()
+    (tmp_path / "private").unlink()
+    path = answering(tmp_path, unasked + reply(3, "there is such a unit"))
+    with pytest.raises(wire.Refused, match="there is such a unit"):
+        wire.Call(*call, path=path).answer()
+    (tmp_path / "private").unlink()
+    with pytest.raises(OSError, match="closed the connection"):
+        wire.Call(*call, path=answering(tmp_path, unasked + reply(2, "")[:9])).answer()
+
+
+def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> None:
+    place = str(tmp_path / "leases")
+    lease = record.Record(
+        "1f",
+        who=1000,
+        why="two\nlines, \udcff and ö",
+        since=5,
+        until=7,
+        command=("sh", "-c", "echo 'x'\n", "\udcfe", ""),
+        unit="u.service",
+        mnt_ns=4026531840,
+        trial=True,
+        pid=12,
+        holder=13,
+        watcher=14,
+    )
+    before = os.umask(0o077)
+    try:
+        record.write(lease, place)
+    finally:
+        os.umask(before)
+    assert record.names(place) == ["1f"]
+    assert record.read("1f", place) == lease
+    modes = {path.name: path.stat().st_mode & 0o777 for path in Path(place, "1f").iterdir()}
+    assert {name for name, mode in modes.items() if mode == 0o600} == {
+        *("until", "command", "pid", "holder", "watcher")
+    }
+    assert Path(place, "1f").stat().st_mode & 0o777 == 0o755
+    assert Path(place, "1f", "mnt-ns").read_text() == "4026531840\n"
+    record.remove("1f", place)
+    record.remove("1f", place)
+    assert (record.names(place), record.read("1f", place)) == ([], None)
+    assert os.listdir(place) == []
+
+
+def test_ids_differ_and_are_a_unit_name() -> None:
+    ids = {record.new_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(name.isalnum() and name.isascii() for name in ids)
+
+
+def test_the_messages_have_the_ids_of_the_catalog() -> None:
+    assert (MessageId.LEASE_BEGAN, MessageId.LEASE_ENDED) == (journal.BEGAN, journal.ENDED)
+
+
+@given(
+    st.lists(
+        st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"])), min_size=1
+    )
+)
+def test_a_command_is_shown_as_a_shell_would_take_it(words: list[str]) -> None:
+    import shlex  # noqa: PLC0415
+
+    assert shlex.split(journal.shown(tuple(words))) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1h30m", 5400), ("1d", 86400)]
+)
+def test_durations(text: str, seconds: int) -> None:
+    assert unlock.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "m", "-5", "5x", "1.5h", "9999d", "٣m"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError):
+        unlock.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (["--", "a", "--", "b"], (["a", "--", "b"], "", "")),
+        (["--for", "5m", "--reason", "--", "--", "a"], (["a"], "5m", "--")),
+        (["--reason=x", "--", "a"], None),
+        (["a"], None),
+        (["--"], None),
+        ([], None),
+        (["--help"], None),
+        (["--for", "--", "a"], None),
+    ],
+)
+def test_plain_arguments_mean_what_the_parser_says_they_mean(
+    given: list[str], taken: tuple[list[str], str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from immud.cli.parser import build  # noqa: PLC0415
+
+    ran: list[tuple[list[str], str, str]] = []
+    monkeypatch.setattr(
+        unlock, "run", lambda command, limit, reason: ran.append((command, limit, reason))
+    )
+    unlock.plain(given)
+    assert ran == ([taken] if taken else [])
+    if taken and "--reason" not in given:
+        unlock.unlock(build().parse_args(["unlock", *given]))
+        assert ran == [taken, taken]
+
+
+def test_what_everybody_may_ask_of_the_unit_has_no_command_in_it() -> None:
+    lease = record.Record("1f", command=("secret-thing",), why="w", unit="u.service")
+    properties = begin.properties(lease, 600)
+    assert "secret-thing" not in repr(properties)
+    assert ("RuntimeMaxUSec", ("t", 600_000_000)) in properties
+    assert LAUNCHER in repr(properties)
+
+
+def test_files_that_changed(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/gone").touch()
+    (tmp_path / "old").touch()
+    os.utime(tmp_path / "old", (2**31, 2**31))
+    import time  # noqa: PLC0415
+
+    time.sleep(0.05)
+    since = begin._now()
+    (tmp_path / "sub/gone").unlink()
+    (tmp_path / "new\nfile").touch()
+    found, count = end.changed(since, str(tmp_path))
+    assert found == sorted(map(str, (tmp_path, tmp_path / "new\nfile", tmp_path / "sub")))
+    assert count == 3
+
+
+def test_unlock_imports_nothing_that_takes_long() -> None:
+    # What / and /usr are on this machine does not matter: the imports are those of a lease.
+    code = (
+        "import os, sys; from immud.cli import main; import immud.lease.namespace\n"
+        "os.execv = lambda *_: (print(*sys.modules), sys.stdout.flush(), os._exit(0))\n"
+        "from immud.lease import begin; begin.locked = lambda: ()\n"
+        "main(['unlock', '--', 'true'])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, timeout=20
+    )
+    slow = {"typing", "re", "argparse", "enum", "collections", "socket", "asyncio", "contextlib"}
+    assert "immud.lease.wire" in told.stdout.split()
+    assert slow & set(told.stdout.split()) == set()
