@@ -1,11 +1,11 @@
 """What the tombs of a configuration lay claim to: no two may be in each other's way. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from immud.early.plan import Row
 from immud.model import TombConfig
 from immud.rules import VAR_SYSTEM, within
-from immud.toml import Key
 
 # Whoever can write to what a tomb puts here would be root, or could keep immud from its work.
 CRITICAL = (
@@ -25,23 +25,34 @@ CRITICAL = (
     *("/var/lib/dpkg", "/var/lib/systemd", "/var/lib/polkit-1", "/var/spool/cron", "/var/usrlocal"),
 )
 
-Wrongs = Iterator[tuple[Key, str]]
+Wrong = tuple[tuple[str, ...], str]
+"""A key, and what is wrong with it."""
 
 
-def nested(tombs: Iterable[TombConfig], mount: str) -> tuple[TombConfig, ...]:
-    """The tombs whose mounts are below `mount`, the deepest first."""
-    below = [tomb for tomb in tombs if tomb.mount != mount and within(tomb.mount, mount)]
-    return tuple(sorted(below, key=lambda tomb: (-tomb.mount.count("/"), tomb.mount)))
+def nested(tombs: tuple[TombConfig, ...]) -> tuple[tuple[TombConfig, ...], tuple[Wrong, ...]]:
+    """The tombs, those inside others with what holds for them, and what is wrong with those.
+
+    One that is inside another has nothing in its place while it is away but what is there:
+    a tmpfs would keep the outer one from being closed.
+    """
+    settled, wrongs = [], []
+    for tomb in tombs:
+        outer = [o.name for o in tombs if o.mount != tomb.mount and within(tomb.mount, o.mount)]
+        if outer and tomb.absent not in ("", "directory"):
+            text = f'has to be "directory" for a tomb inside another, which is {outer[0]}'
+            wrongs.append((("tomb", tomb.name, "absent"), text))
+        settled.append(replace(tomb, absent="directory") if outer else tomb)
+    return tuple(settled), tuple(wrongs)
 
 
 def of_binds(
     tombs: tuple[TombConfig, ...], rows: tuple[Row, ...], sources: Mapping[str, str]
-) -> Wrongs:
+) -> Iterator[Wrong]:
     """What is wrong with the binds: the key that says so, and a sentence."""
     before: list[tuple[str, str]] = []
     for tomb in tombs:
         if tomb.bind_hooks and tomb.mount == "/var/home":
-            key: Key = ("tomb", tomb.name, "bind_hooks")
+            key: tuple[str, ...] = ("tomb", tomb.name, "bind_hooks")
             yield key, "is for a tomb that is mounted elsewhere: people's homes are in this one"
         for path, target in tomb.binds:
             key = ("tomb", tomb.name, "binds", path)

@@ -235,8 +235,9 @@ class _Merge:
         self.compare_sources(rows)
         names = ("usr", "etc", "var")
         sources = {name: self.values.get((name, "source"), f"/{name}") for name in names}
-        for key, text in claims.of_binds(tombs, rows, sources):
-            self.wrong(self.given(*(str(part) for part in key)), text)
+        tombs, wrongs = claims.nested(tombs)
+        for key, text in (*wrongs, *claims.of_binds(tombs, rows, sources)):
+            self.wrong(self.given(*key), text)
         defaults = Config()
         get = self.values.get
         return Config(

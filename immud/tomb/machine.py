@@ -76,7 +76,9 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Our mount is gone, by somebody else's hand."""
+    """Our mount is gone, by somebody else's hand; `again` if it went with what it was on."""
+
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,7 @@ def step(life: Life, event: Event) -> Next:
         case Cancelled() if life.state in OPENING:
             after = _back(life)
         case Missing() if life.state is S.OPEN:
-            after = _close_rest(life)
+            after = _mount_again(life) if event.again else _close_rest(life)
         case Done() if life.work:
             after = _done(life)
         case Failed() if life.work:
@@ -194,6 +196,12 @@ def _close(life: Life, eject: bool) -> Next:
 
 def _close_rest(life: Life) -> Next:
     after, actions = _begin(life, S.CLOSING, Action.UNMAP, spent=life.device)
+    return after, (Action.CLOSED, *actions)
+
+
+def _mount_again(life: Life) -> Next:
+    """Nothing was unmounted but from under us: the file system needs no checker."""
+    after, actions = _begin(life, S.CHECKING, Action.MOUNT)
     return after, (Action.CLOSED, *actions)
 
 

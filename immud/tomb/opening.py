@@ -8,14 +8,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from immud import log
-from immud.child import in_child
-from immud.early import mountinfo
+from immud.early import kernel, mountinfo
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
 from immud.tomb import absent, dm, holders, identity, mounts
 from immud.tomb import unlock as keys
 from immud.tomb.fallback import Fallback, Guard
 from immud.tomb.holders import Found, Holders
+from immud.tomb.nesting import Nest
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 
@@ -83,10 +83,11 @@ async def check(volume: Volume, device: Device) -> None:
         ) from error
 
 
-async def mount(volume: Volume, device: Device, fallback: Fallback) -> None:
+async def mount(volume: Volume, device: Device, fallback: Fallback, nest: Nest) -> None:
     """Mount the mapping at its place, nosuid and nodev, as soon as that is free.
 
     What was there while the tomb was away stays, hidden, and shows when the tomb goes.
+    Tombs that are open inside that place are mounted again, on top of this one.
     """
     mapping = volume.mapping(device)
     if volume.state().mounted:
@@ -98,12 +99,12 @@ async def mount(volume: Volume, device: Device, fallback: Fallback) -> None:
             f"{other.source} is already mounted at {volume.target}; unmount it, and remove it "
             "from /etc/fstab if it is there."
         )
-    source, fstype = mapping.devnode, _fstype(volume, mapping)
-    options, guard = list(volume.config.options), fallback.guard()
+    source = (mapping.devnode, _fstype(volume, mapping), list(volume.config.options))
+    guard = fallback.guard()
     try:
         while True:
-            hidden, found = await in_child(
-                mount_unheld, source, fstype, volume.target, options, guard, timeout=300
+            hidden, found = await nest.in_turn(
+                mount_unheld, source, volume.target, guard, timeout=300
             )
             if not found:
                 break
@@ -114,15 +115,18 @@ async def mount(volume: Volume, device: Device, fallback: Fallback) -> None:
 
 
 def mount_unheld(
-    source: str, fstype: str, target: str, options: list[str], guard: Guard | None
+    source: tuple[str, str, list[str]], target: str, guard: Guard | None, below: list[str]
 ) -> tuple[bool, list[Found]]:
     """In a child: mount, unless somebody holds what that would hide; whether it hid anything.
 
-    They are looked for last, when nothing is left to do but the move itself.
+    They are looked for last, when nothing is left to do but the move itself, and to
+    take away what is mounted `below`.
     """
-    tree = mounts.build(source, fstype, options)
+    tree = mounts.build(*source)
     try:
-        found = holders.scan(*guard) if guard else []
-        return (False, found) if found else (mounts.place(tree, target), [])
+        if found := holders.scan(*guard) if guard else []:
+            return False, found
+        mounts.take_away(below, kernel.MNT_DETACH)
+        return mounts.place(tree, target), []
     finally:
         os.close(tree)

@@ -35,6 +35,7 @@ from immud.tomb.machine import (
     step,
 )
 from immud.tomb.match import candidates
+from immud.tomb.nesting import Nest
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
 from immud.watch.devices import Device
@@ -103,7 +104,7 @@ class Owner:
         self._task: asyncio.Task[None] | None = None
 
     @property
-    def _volume(self) -> Volume:
+    def volume(self) -> Volume:
         return self._works.volume
 
     @property
@@ -120,7 +121,7 @@ class Owner:
             label=device.label if device else self.config.label,
             device=device.devnode if device else "",
             mapper=self._mapper,
-            mount_point=self._volume.target,
+            mount_point=self.volume.target,
             auto_open=self.config.auto_open,
             last_error=life.error,
             absent=self._works.fallback.mode,
@@ -134,7 +135,7 @@ class Owner:
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
         return (
-            *report.problems(self.config.name, self._life, self._volume, self._devices),
+            *report.problems(self.config.name, self._life, self.volume, self._devices),
             *self._works.fallback.problems(is_open=self._life.state is TombState.OPEN),
         )
 
@@ -205,6 +206,16 @@ class Owner:
         self._works.fallback.seen(reading)
 
     @property
+    def nest(self) -> Nest:
+        """Its place among those of the others."""
+        return self._works.nest
+
+    @property
+    def forced(self) -> bool:
+        """Whether who closes it said that holders are to be ended."""
+        return self._force
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is open and nothing under way."""
         return self._life.state in IDLE
@@ -270,6 +281,9 @@ class Owner:
         for action in actions:
             await self._act(action)
         if self._life.work is None:
+            if before.work and self._life.state is TombState.OPEN:
+                # What it is mounted on may be gone since, with nobody listening.
+                self._inbox.put_nowait(Look())
             if before.work and self._life.state in IDLE:
                 self._works.fallback.ensure()
             waiting, self._waiting = self._waiting, []
@@ -283,7 +297,7 @@ class Owner:
 
     def _mapping(self) -> str:
         """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
-        mounted = self._volume.state().mounted if self._life.state is TombState.OPEN else None
+        mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
         return mounted.devnode if mounted else ""
 
     def _follow(self) -> None:
@@ -305,17 +319,18 @@ class Owner:
         lost = used is not None and not drive.alive(used.number, used.diskseq)
         if lost or keys != self._life.candidates:
             await self._take(Seen(keys, lost))
-        elif self._life.state is TombState.OPEN and not self._volume.state().mounted:
-            await self._take(Missing())
+        elif self._life.state is TombState.OPEN and not self.volume.state().mounted:
+            await self._take(Missing(again=self._works.nest.uprooted()))
 
     def _found(self) -> Found:
         """What an earlier run of the daemon left: open tombs stay open."""
         keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
-        state = self._volume.state()
-        live = [m for m in state.mappings if self._volume.base(m)]
+        state = self.volume.state()
+        live = [m for m in state.mappings if self.volume.base(m)]
         mapping = state.mounted or next(iter(live), None)
-        device = self._volume.device(mapping) if mapping else None
+        device = self.volume.device(mapping) if mapping else None
         self._device = device
+        self._works.nest.settle()
         key = device.key if device else ""
         return Found(keys, key, bool(state.mappings), bool(state.mounted))
 

@@ -1,14 +1,18 @@
 """All tombs of the configuration, and what the devices and mounts mean for them."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 
+from immud.errors import Busy
 from immud.jobs import Jobs
-from immud.model import Problem, TombConfig, TombState
+from immud.model import JobResult, Problem, TombConfig, TombState
+from immud.rules import within
 from immud.service import Changed
 from immud.tomb.fallback import Fallback
+from immud.tomb.machine import Action
 from immud.tomb.managers import UserManagers
+from immud.tomb.nesting import Nest, depth
 from immud.tomb.owner import Owner, Told
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
@@ -45,14 +49,20 @@ class Tombs:
         self._nudge = asyncio.Event()
         self._devices: dict[str, Device] = {}
         self._wanted = {config.name: config for config in configs}
-        self._owners = {name: self._owner(config) for name, config in self._wanted.items()}
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._owners: dict[str, Owner] = {}
+        for name, config in self._wanted.items():
+            self._owners[name] = self._owner(config)
         self._started = False
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
     def _works(self, config: TombConfig) -> Works:
         volume = Volume(config, self._lookup, self._nudge)
         fallback = Fallback(config, volume.target, self._managers, self._changed)
-        return Works(volume, fallback)
+        around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
+        turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
+        nest = Nest(volume, lambda: (owner.nest for owner in self._owners.values()), turn)
+        return Works(volume, fallback, nest)
 
     def _owner(self, config: TombConfig) -> Owner:
         return Owner(
@@ -61,8 +71,28 @@ class Tombs:
             jobs=self._jobs,
             changed=self._settled,
             on_open=self._on_open,
-            on_closed=self._on_closed,
+            on_closed=self._closing,
         )
+
+    def _closing(self, name: str) -> Awaitable[None] | None:
+        """A tomb is about to be closed, or is gone: those inside it are closed before it."""
+        told = self._on_closed(name)
+        owner = self._owners[name]
+        inside = [nest.volume.config.name for nest in owner.nest.inner()]
+        polite = owner.life.work is Action.UNMOUNT
+        return self._close_inside(owner, inside, told) if polite and inside else told
+
+    async def _close_inside(
+        self, outer: Owner, inside: Iterable[str], told: Awaitable[None] | None
+    ) -> None:
+        for name in inside:
+            owner = self._owners[name]
+            if owner.life.state is TombState.OPEN:
+                view = await owner.close(0, {"force": outer.forced}).wait()
+                if view.result is not JobResult.DONE:
+                    raise Busy(f"Tomb {name} is inside it, and stays open: {view.error}")
+        if told is not None:
+            await told
 
     def _settled(self) -> None:
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
@@ -129,12 +159,14 @@ class Tombs:
         for owner in self._owners.values():
             await owner.leave()
         if close:
-            jobs = [
-                owner.close(0, {"force": True})
-                for owner in self._owners.values()
-                if owner.life.state is TombState.OPEN
-            ]
-            for job in jobs:
-                await job.wait()
+            # Those inside others first, and all at once that are equally deep.
+            for level in sorted({depth(o.volume.target) for o in self._owners.values()})[::-1]:
+                jobs = [
+                    owner.close(0, {"force": True})
+                    for owner in self._owners.values()
+                    if owner.life.state is TombState.OPEN and depth(owner.volume.target) == level
+                ]
+                for job in jobs:
+                    await job.wait()
         for owner in self._owners.values():
             await owner.stop()

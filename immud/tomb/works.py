@@ -7,6 +7,7 @@ from immud.model import Holder
 from immud.tomb import binds, closing, opening
 from immud.tomb.fallback import Fallback
 from immud.tomb.machine import Action
+from immud.tomb.nesting import Nest
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 
@@ -23,9 +24,10 @@ class Order:
 class Works:
     """Performs the works on one volume."""
 
-    def __init__(self, volume: Volume, fallback: Fallback) -> None:
+    def __init__(self, volume: Volume, fallback: Fallback, nest: Nest) -> None:
         self.volume = volume
         self.fallback = fallback
+        self.nest = nest
 
     async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
         """Perform `action`; returns who was ended for it, unasked. Raises ImmudError, OSError."""
@@ -60,7 +62,7 @@ class Works:
                 await opening.recognise(volume, device)
                 await opening.check(volume, device)
             case Action.MOUNT:
-                await opening.mount(volume, device, self.fallback)
+                await opening.mount(volume, device, self.fallback, self.nest)
                 if volume.config.binds or volume.config.bind_hooks:
                     await self.attach()
             case Action.EJECT:

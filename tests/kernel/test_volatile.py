@@ -134,10 +134,10 @@ def test_a_tomb_is_not_mounted_over_somebody(place: Path) -> None:
     guard = [(major, minor)], list[str](), False, True
     with loop_device(make_image(place.parent.parent / "image")) as node:
         with process("os.chdir(sys.argv[1])", str(place / "alice")) as pid:
-            hidden, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+            hidden, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
             assert [(who[0], who[4]) for who in found] == [(pid, "cwd")]
             assert top(mountinfo.read(), str(place)) == entry
-        hidden, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+        hidden, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
         assert (hidden, found) == (True, [])
         assert absent.fallback(mountinfo.read(), str(place)) == entry
         above = top(mountinfo.read(), str(place))
@@ -155,6 +155,6 @@ def test_a_directory_s_holders_are_known_by_their_path(place: Path) -> None:
         loop_device(make_image(place.parent.parent / "image")) as node,
         process("f = open(sys.argv[1], 'w')", str(place / "alice/file")) as pid,
     ):
-        _, found = opening.mount_unheld(node, "ext4", str(place), [], guard)
+        _, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
         assert [(who[0], who[4]) for who in found] == [(pid, "open file")]
         assert top(mountinfo.read(), str(place)) is None

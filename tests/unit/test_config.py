@@ -100,6 +100,7 @@ def test_every_key(tmp_path: Path) -> None:
                 "work",
                 label="Work",
                 mount="/var/home/alice",
+                absent="directory",
                 bind_hooks="alice",
                 binds=(
                     ("projects", "/var/lib/projects"),
@@ -382,6 +383,9 @@ BAD = {
     ),
     TOMB + "[tomb.work]\nlabel = 'w'\n": (
         "3: tomb.work: /var/home is where tomb home goes already; give each a directory of its own"
+    ),
+    TOMB + "[tomb.work]\nlabel = 'w'\nmount = '/var/home/w'\nabsent = 'volatile'\n": (
+        '6: tomb.work.absent: has to be "directory" for a tomb inside another, which is home'
     ),
     TOMB + "binds = 3\n": (
         "3: tomb.home.binds: is an integer; it has to be a table such as "

@@ -45,10 +45,18 @@ class Bench:
         self.passphrases: list[bytes | None] = []
         self.target, self.hidden, self.notes = "/var/home", False, ()
         self.fallback = NoFallback()
+        self.nest = self
+        self.rooted = True
         self.mounted = self.mapped = False
 
     def state(self) -> State:
         return State((MAPPING,) if self.mapped else (), MAPPING if self.mounted else None)
+
+    def settle(self) -> None:
+        self.rooted = True
+
+    def uprooted(self) -> bool:
+        return not self.rooted
 
     def base(self, mapping: Mapping) -> str:
         return STICK.number
@@ -216,6 +224,16 @@ async def test_unmounted_by_hand_the_mapping_goes_too(stand: Stand) -> None:
     stand.owner.look(stand.there)
     await stand.reach(TombState.PRESENT)
     assert stand.bench.called[-1] == "unmap"
+
+
+async def test_gone_with_what_it_was_on_it_is_mounted_again(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.mounted = stand.bench.rooted = False
+    stand.owner.look(stand.there)
+    await stand.until(lambda: stand.told == ["open", "closed", "open"])
+    assert stand.bench.called == ["unlock", "check", "mount", "mount"]
+    assert stand.owner.view.state is TombState.OPEN
 
 
 async def test_late_news_of_a_stopped_work_are_not_heard(stand: Stand) -> None:
