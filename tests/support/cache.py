@@ -15,7 +15,9 @@ from tests.support.stages import stage
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 ROOT = Path(os.environ.get("IMMUD_CACHE") or "/var/cache/immud-tests")
 KEEP = 4
-"""How many entries of one kind stay; the ones used least recently go."""
+"""How many entries of one kind stay; the ones used least recently go,"""
+IN_USE = 1800.0
+"""but not within so many seconds: a run that goes on beside this one may be copying them."""
 
 
 def digest(*parts: str | bytes | Path) -> str:
@@ -58,7 +60,8 @@ def entry(kind: str, key: str, what: str, build: Callable[[Path], None]) -> Path
         os.utime(place)
         used = sorted(ROOT.glob(f"{kind}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
         for old in used[KEEP:]:
-            shutil.rmtree(old, ignore_errors=True)
+            if time.time() - old.stat().st_mtime > IN_USE:
+                shutil.rmtree(old, ignore_errors=True)
     return place
 
 
