@@ -24,10 +24,13 @@ class MountWatch:
         self._epoll = select.epoll()
         self._epoll.register(self._fd, select.EPOLLPRI)
         self._pause: asyncio.TimerHandle | None = None
+        self._again = False
 
     def start(self) -> None:
         """Begin, and tell once."""
-        self._listen()
+        # For good: an epoll that is added to another is polled then, and the kernel tells each
+        # change once. What happened while nobody listened would be lost in that.
+        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
         self._ready()
 
     def close(self) -> None:
@@ -37,18 +40,24 @@ class MountWatch:
         self._epoll.close()
         os.close(self._fd)
 
-    def _listen(self) -> None:
-        self._pause = None
-        asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._ready)
-
     def _ready(self) -> None:
-        loop = asyncio.get_running_loop()
         # The poll takes note of the state it saw: before looking, so that nothing is missed.
         self._epoll.poll(0)
-        loop.remove_reader(self._epoll.fileno())
+        if self._pause:
+            self._again = True
+        else:
+            self._tell()
+
+    def _tell(self) -> None:
+        loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             self._changed()
         finally:
-            # What happens meanwhile stays announced, and is told once at the end.
-            self._pause = loop.call_later(max(GAP, 9 * (loop.time() - began)), self._listen)
+            self._pause = loop.call_later(max(GAP, 9 * (loop.time() - began)), self._rested)
+
+    def _rested(self) -> None:
+        self._pause = None
+        if self._again:
+            self._again = False
+            self._tell()

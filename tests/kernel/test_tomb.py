@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from immud.early.mountinfo import top
 from immud.errors import ImmudError
 from immud.tomb import holders, loops, mounts
 from immud.tomb.holders import Holders, pair
-from immud.watch.mounts import MountWatch
 from tests.support.namespaces import in_namespace
 
 
@@ -253,46 +252,3 @@ def test_loop_devices_on_it_are_found_through_all_layers(tmp_path: Path) -> None
         mounts.take_away(stacked, kernel.MNT_DETACH)
         assert loops.detach(stacked[1:]) == 2
         assert loops.stack([number]) == [number]
-
-
-def watched(change: Callable[[], None]) -> int:
-    """How often MountWatch tells, in a fifth of a second each before and after a change."""
-    told = 0
-
-    async def watch() -> None:
-        def count() -> None:
-            nonlocal told
-            told += 1
-
-        watcher = MountWatch(count)
-        watcher.start()
-        await asyncio.sleep(0.2)
-        change()
-        await asyncio.sleep(0.2)
-        watcher.close()
-
-    asyncio.run(watch())
-    return told
-
-
-@in_namespace
-def test_a_change_of_the_table_is_told_once(tmp_path: Path) -> None:
-    def change() -> None:
-        kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0)
-
-    # At the start, perhaps once more for what happened before, and the change: no spinning.
-    assert 2 <= watched(change) <= 3
-
-
-@in_namespace
-def test_silence_while_nothing_changes(tmp_path: Path) -> None:
-    assert watched(lambda: None) <= 2
-
-
-@in_namespace
-def test_a_storm_of_changes_is_told_seldom_and_its_end_is_not_missed(tmp_path: Path) -> None:
-    def change() -> None:
-        for _ in range(200):
-            kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0)
-
-    assert 2 <= watched(change) <= 4
