@@ -43,6 +43,7 @@ from immud.model import (
 from immud.run import run
 from immud.service import Changed
 from immud.state import Layout, attest, overall
+from immud.suspend import Suspend
 from immud.systemd import Systemd
 from immud.tomb.machine import Action
 from immud.tomb.managers import UserManagers
@@ -103,6 +104,7 @@ class Daemon:
         self._guard = self._make_guard()
         self._link: Link | None = None
         self._company = Company(Systemd(self._connection), self._notify)
+        self._suspend = Suspend(self._connection, lambda: self._tombs.by_name, self._notify)
 
     # What is published: see immud.service.Service
 
@@ -114,7 +116,8 @@ class Daemon:
         udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
         found = (
             *self._config_problems, *self._layout.problems, *self._guard_problems(),
-            *self._tombs.problems(), *self._company.problems, *bus, *udev,
+            *self._tombs.problems(), *self._company.problems, *self._suspend.problems,
+            *bus, *udev,
         )  # fmt: skip
         # What matters most comes first, and within that what was found first.
         return tuple(sorted(found, key=lambda problem: _RANK[problem.severity]))
@@ -341,6 +344,7 @@ class Daemon:
     def _tombs_changed(self) -> None:
         tombs = self._tombs.by_name.items()
         self._company.look({name: tomb.life.state for name, tomb in tombs})
+        self._suspend.look()
         self._notify()
 
     def _about(self, name: str) -> About:
@@ -372,6 +376,7 @@ class Daemon:
         self._mounts.start()
         self._link = Link(self, changed=self.refresh)
         self._link.connected.append(lambda _connection: self._company.connected())
+        self._link.connected.append(lambda _connection: self._suspend.look())
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
         tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
         if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
@@ -389,7 +394,7 @@ class Daemon:
         if stops:
             await self._company.finish(LAST_WORDS)
         await self._jobs.close()
-        tasks += self._company.tasks
+        tasks += (*self._company.tasks, *self._suspend.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

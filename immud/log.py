@@ -41,6 +41,7 @@ class MessageId(StrEnum):
     DENIED = "e10a218a746c429c939428fc22350573"  # polkit said no
     JOB_FAILED = "fcd754196183438089e8c79acb9fc6cc"  # a job failed
     HOOK_FAILED = "3c7d9c5a5b0e4a8d9f0b6c4b9e2f1d70"  # a hook of /etc/immud/hooks.d failed
+    SLEEP_OPEN = "b1f0a2f65c0c4c38a6a0e5c3ad9c1d4e"  # the system sleeps with a tomb open after all
     DEFECT = "086a8ec0b4054d188ea34dade20c20b6"  # a defect of immud itself, with a traceback
 
 

@@ -171,6 +171,7 @@ class Connection:
     ) -> list[Any]:
         """Call a method and return the body of its reply, as plain values.
 
+        A reply that is one descriptor (`h`) gives that, which is the caller's to close.
         Raises BusError for an error reply, Disconnected, TimeoutError.
         """
         message = Message(
@@ -187,9 +188,17 @@ class Connection:
         self._pending[serial] = reply
         try:
             async with asyncio.timeout(timeout):
-                answer = await reply
+                answer, received = await reply
+        except BaseException:
+            # It may have come in the moment in which nobody waited for it any more.
+            if reply.done() and not reply.cancelled() and not reply.exception():
+                close_all(reply.result()[1])
+            raise
         finally:
             del self._pending[serial]
+        if answer.signature == "h" and len(received) == 1:
+            return list(received)
+        close_all(received)
         if answer.message_type is MessageType.ERROR:
             text = answer.body[0] if answer.signature.startswith("s") else ""
             raise BusError(answer.error_name, text or answer.error_name)
@@ -280,12 +289,14 @@ class Connection:
                 call.close()
                 self.reply_error(call, f"{DBUS}.Error.UnknownObject", "Nothing is here to call.")
             return
-        close_all(fds)  # nothing we call or listen to passes descriptors
         if message.message_type is MessageType.SIGNAL:
+            close_all(fds)  # nothing we listen to passes descriptors
             for listener in tuple(self.on_signal):
                 listener(Signal(message))
         elif (reply := self._pending.get(message.reply_serial)) and not reply.done():
-            reply.set_result(message)
+            reply.set_result((message, fds))
+        else:
+            close_all(fds)
 
     def _ended(self, error: Exception | None) -> None:
         for reply in self._pending.values():

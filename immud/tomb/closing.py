@@ -17,7 +17,7 @@ from immud.tomb import dm, drive, holders, loops, mounts
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 
-# From SIGTERM to SIGKILL where a person said force, seconds.
+# From SIGTERM to SIGKILL where a person said force, and not how long, seconds.
 POLITE = 5.0
 # A mapping whose last user was killed is gone in milliseconds; a process stuck in the
 # kernel may keep it, empty, for longer than anybody wants to wait.
@@ -88,14 +88,15 @@ def _prefixes(volume: Volume, numbers: list[str]) -> list[str]:
     return [volume.target] if any(number.startswith("0:") for number in numbers) else []
 
 
-async def unmount(volume: Volume, *, force: bool = False) -> None:
+async def unmount(volume: Volume, *, force: float = 0.0) -> holders.Holders:
     """Unmount politely. Raises Busy with the names of those in the way.
 
-    With `force` they are asked to end, then ended.
+    With `force` they are asked to end, and ended after that many seconds. Returns who was.
     """
     mapping = volume.state().mounted
+    ended = holders.Holders(())
     if mapping is None:
-        return
+        return ended
     numbers = volume.devices(mapping)
     for attempt in range(3):
         try:
@@ -104,11 +105,13 @@ async def unmount(volume: Volume, *, force: bool = False) -> None:
             if error.errno != errno.EBUSY:
                 raise
         else:
-            return
+            break
         found = await _find(volume, await in_child(loops.stack, numbers))
         if not force or attempt == 2:
             raise Busy(f"{volume.target} is in use by {_in_the_way(volume, found, numbers)}.")
-        await found.end(signal.SIGKILL if attempt else signal.SIGTERM, POLITE)
+        await found.end(signal.SIGKILL if attempt else signal.SIGTERM, force)
+        ended = ended or found
+    return ended
 
 
 def _in_the_way(volume: Volume, found: holders.Holders, numbers: list[str]) -> str:
@@ -142,7 +145,7 @@ async def unmap(volume: Volume) -> None:
 
 async def retreat(volume: Volume) -> None:
     """Take back an opening that was interrupted: nobody can have come to hold it."""
-    await unmount(volume, force=True)
+    await unmount(volume, force=POLITE)
     await unmap(volume)
 
 

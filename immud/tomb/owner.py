@@ -17,6 +17,7 @@ from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
 from immud.tomb import drive, report
+from immud.tomb.closing import POLITE
 from immud.tomb.machine import (
     IDLE,
     OPENING,
@@ -43,8 +44,9 @@ from immud.watch.table import Reading
 
 Told = Callable[[str], Awaitable[None] | None]
 
-# What those who are told of a closing get where it is forced, seconds.
-FORCED = 10.0
+
+def _patience(options: Mapping[str, Any]) -> float:
+    return float(options.get("patience", POLITE)) if options.get("force") else 0.0
 
 
 class Look:
@@ -58,7 +60,7 @@ class Asked:
     event: OpenAsked | CloseAsked
     outcome: "asyncio.Future[Life]"
     passphrase: bytes | None = field(default=None, repr=False)
-    force: bool = False
+    force: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Owner:
         self._waiting: list[asyncio.Future[Life]] = []
         self._reason: ImmudError | None = None
         self._passphrase: bytes | None = None
-        self._force = False
+        self._force = 0.0
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -145,12 +147,15 @@ class Owner:
         return self._ask("open", uid, event, passphrase=passphrase)
 
     def close(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
-        """Close it; `force` (bool) ends who is in the way. Raises WrongState."""
-        return self._ask("close", uid, CloseAsked(), force=bool(options.get("force")))
+        """Close it; `force` (bool) ends who is in the way. Raises WrongState.
+
+        `patience` is what they get to end of themselves, in seconds.
+        """
+        return self._ask("close", uid, CloseAsked(), force=_patience(options))
 
     def eject(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
         """Close it and switch the drive off; options as for `close`. Raises WrongState."""
-        return self._ask("eject", uid, CloseAsked(eject=True), force=bool(options.get("force")))
+        return self._ask("eject", uid, CloseAsked(eject=True), force=_patience(options))
 
     def _ask(
         self,
@@ -159,7 +164,7 @@ class Owner:
         event: OpenAsked | CloseAsked,
         *,
         passphrase: bytes | None = None,
-        force: bool = False,
+        force: float = 0.0,
     ) -> RunningJob:
         self._permit(event)
 
@@ -211,8 +216,8 @@ class Owner:
         return self._works.nest
 
     @property
-    def forced(self) -> bool:
-        """Whether who closes it said that holders are to be ended."""
+    def force(self) -> float:
+        """What holders get to end of themselves, seconds; 0 where they are left alone."""
         return self._force
 
     @property
@@ -389,12 +394,13 @@ class Owner:
         passphrase = None
         if action is Action.UNLOCK:
             passphrase, self._passphrase = self._passphrase, None
+        pulled = "the pulled " if action is Action.PURGE else ""
         for holder in await self._works.perform(
             action, Order(self._device, passphrase, self._force)
         ):
             self._log.warning(
                 f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
-                f"it held the pulled tomb {self.config.name} ({holder.how}).",
+                f"it held {pulled}tomb {self.config.name} ({holder.how}).",
             )
 
     async def _say_farewell(self) -> None:
@@ -409,7 +415,7 @@ class Owner:
             await farewell
             return
         with suppress(TimeoutError, ImmudError):
-            async with asyncio.timeout(FORCED):
+            async with asyncio.timeout(2 * self._force):
                 await farewell
 
     async def attach(self) -> None:

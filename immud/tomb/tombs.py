@@ -88,7 +88,8 @@ class Tombs:
         for name in inside:
             owner = self._owners[name]
             if owner.life.state is TombState.OPEN:
-                view = await owner.close(0, {"force": outer.forced}).wait()
+                options = {"force": bool(outer.force), "patience": outer.force}
+                view = await owner.close(0, options).wait()
                 if view.result is not JobResult.DONE:
                     raise Busy(f"Tomb {name} is inside it, and stays open: {view.error}")
         if told is not None:

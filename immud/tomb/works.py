@@ -14,11 +14,14 @@ from immud.watch.devices import Device
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a work needs to know besides its volume: the drive, what was asked along with it."""
+    """What a work needs to know besides its volume: the drive, what was asked along with it.
+
+    `force` are the seconds from SIGTERM to SIGKILL for holders, 0 where they are left alone.
+    """
 
     device: Device | None = None
     passphrase: bytes | None = field(default=None, repr=False)
-    force: bool = False
+    force: float = 0.0
 
 
 class Works:
@@ -30,11 +33,11 @@ class Works:
         self.nest = nest
 
     async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
-        """Perform `action`; returns who was ended for it, unasked. Raises ImmudError, OSError."""
+        """Perform `action`; returns who was ended for it. Raises ImmudError, OSError."""
         volume = self.volume
         match action:
             case Action.UNMOUNT:
-                await closing.unmount(volume, force=order.force)
+                return (await closing.unmount(volume, force=order.force)).values
             case Action.UNMAP:
                 await closing.unmap(volume)
             case Action.RETREAT:

@@ -113,14 +113,17 @@ class PrivateBus:
         """`busctl --json=short`, the data of it."""
         return json.loads(await self.busctl("--json=short", *argv))["data"]
 
-    async def peer(self, script: str, *argv: str) -> asyncio.subprocess.Process:
+    async def peer(
+        self, script: str, *argv: str, stdin: bool = False
+    ) -> asyncio.subprocess.Process:
         """A process of its own on this bus, from a script beside this file; it has said
-        `ready` by the time this returns."""
+        `ready` by the time this returns. With `stdin` it can be told something."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(Path(__file__).with_name(script)),
             self.address,
             *argv,
+            stdin=asyncio.subprocess.PIPE if stdin else None,
             stdout=asyncio.subprocess.PIPE,
             env={"PYTHONPATH": REPOSITORY, "PATH": os.environ["PATH"]},
         )

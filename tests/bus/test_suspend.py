@@ -1,0 +1,183 @@
+"""Before the system sleeps, with logind played by a process of its own."""
+
+import asyncio
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest_asyncio
+
+from immud.bus.adapter import Connection
+from immud.jobs import Jobs, RunningJob
+from immud.model import TombConfig, TombState
+from immud.suspend import Suspend
+from tests.bus.private import PrivateBus
+
+
+class Tomb:
+    """What `Suspend` asks of an owner; a closing takes as long as it is told."""
+
+    def __init__(self, stage: "Stage", name: str, *, closes: bool, inside: str = "") -> None:
+        mount = f"/var/{inside or name}/{name}" if inside else f"/var/{name}"
+        self.config = TombConfig(name, on_suspend="close" if closes else "keep", mount=mount)
+        self.volume = SimpleNamespace(target=mount, config=self.config)
+        self.nest = SimpleNamespace(volume=self.volume, inner=lambda: self.inside)
+        self.inside: list[Any] = []
+        self.life = SimpleNamespace(state=TombState.OPEN)
+        self.takes = 0.0
+        self._stage = stage
+
+    def close(self, uid: int, options: dict[str, Any]) -> RunningJob:
+        assert options["force"]
+        assert 0 < options["patience"] < 1
+
+        async def work(_: RunningJob) -> None:
+            await asyncio.sleep(self.takes)
+            for nest in self.inside:
+                self._stage.become(nest.volume.config.name, TombState.PRESENT)
+            self._stage.become(self.config.name, TombState.PRESENT)
+
+        return self._stage.jobs.start("close", "/", uid, work)
+
+    def open(self, uid: int, options: dict[str, Any], passphrase: bytes | None) -> None:
+        self._stage.become(self.config.name, TombState.OPEN)
+
+
+class Stage:
+    def __init__(self, bus: PrivateBus) -> None:
+        self.bus = bus
+        self.connection: Connection | None = None
+        self.peer: Process | None = None
+        self.jobs = Jobs(lambda: None)
+        self.tombs: dict[str, Any] = {}
+        self.said: list[str] = []
+        self.suspend = Suspend(lambda: self.connection, lambda: self.tombs, lambda: None)
+
+    def tomb(self, name: str, **options: Any) -> Tomb:
+        tomb = self.tombs[name] = Tomb(self, name, **options)
+        return tomb
+
+    def become(self, name: str, state: TombState) -> None:
+        self.tombs[name].life.state = state
+        self.said.append(f"{name} {state}")
+        self.suspend.look()
+
+    async def connect(self) -> None:
+        self.connection = await Connection.open(self.bus.address)
+        self.suspend.look()
+
+    async def logind(self) -> None:
+        self.peer = await self.bus.peer("logind_peer.py", stdin=True)
+
+    async def heard(self) -> str:
+        assert self.peer
+        assert self.peer.stdout
+        async with asyncio.timeout(10):
+            return (await self.peer.stdout.readline()).decode().rstrip()
+
+    def tell(self, word: str) -> None:
+        assert self.peer
+        assert self.peer.stdin
+        self.peer.stdin.write(f"{word}\n".encode())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+
+LOCKED = "locked sleep immud delay"
+
+
+@pytest_asyncio.fixture
+async def stage(bus: PrivateBus) -> AsyncIterator[Stage]:
+    await bus.start()
+    stage = Stage(bus)
+    yield stage
+    for task in stage.suspend.tasks:
+        task.cancel()
+    await stage.jobs.close()
+    await asyncio.sleep(0)
+    if stage.connection:
+        stage.connection.close()
+
+
+async def test_closed_before_and_opened_after(stage: Stage) -> None:
+    await stage.logind()
+    home, other = stage.tomb("home", closes=True), stage.tomb("other", closes=False)
+    home.inside = [stage.tomb("alice", closes=False, inside="home").nest]
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    assert stage.said == ["alice present", "home present"], "closed before the lock was let go"
+    stage.tell("wake")
+    assert await stage.heard() == "awake"
+    # Wide awake, it takes the next lock: there may be a second night.
+    assert await stage.heard() == LOCKED
+    assert sorted(stage.said[2:]) == ["alice open", "home open"]
+    assert other.life.state is TombState.OPEN
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    assert home.life.state is TombState.PRESENT
+
+
+async def test_a_drive_that_comes_back_later(stage: Stage) -> None:
+    await stage.logind()
+    stage.tomb("home", closes=True)
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    stage.become("home", TombState.ABSENT)
+    stage.tell("wake")
+    assert await stage.heard() == "awake"
+    stage.become("home", TombState.PRESENT)
+    await stage.until(lambda: "home open" in stage.said)
+    assert await stage.heard() == LOCKED
+
+
+async def test_sleep_is_not_put_off_for_ever(stage: Stage) -> None:
+    await stage.logind()
+    stage.tomb("home", closes=True).takes = 60
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    began = asyncio.get_running_loop().time()
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    assert 2 < asyncio.get_running_loop().time() - began < 3, "logind's own limit is 3 s here"
+
+
+async def test_nothing_is_listened_to_without_such_a_tomb(stage: Stage) -> None:
+    await stage.logind()
+    stage.tomb("other", closes=False)
+    home = stage.tomb("home", closes=True)
+    home.life.state = TombState.PRESENT
+    await stage.connect()
+    assert stage.suspend.tasks == ()
+    stage.become("home", TombState.OPEN)
+    assert await stage.heard() == LOCKED
+    stage.become("home", TombState.PRESENT)
+    await stage.until(lambda: stage.suspend.tasks == ())
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep", "the lock is gone with the tomb"
+    assert stage.connection
+    assert stage.connection.on_signal == []
+
+
+async def test_without_logind_it_says_so_until_there_is_one(stage: Stage) -> None:
+    stage.tomb("home", closes=True)
+    await stage.connect()
+    await stage.until(lambda: stage.suspend.problems != ())
+    (problem,) = stage.suspend.problems
+    assert problem.code == "suspend-unguarded"
+    await stage.logind()
+    assert await stage.heard() == LOCKED
+    await stage.until(lambda: stage.suspend.problems == ())
+    # Another logind is not held back by the lock of the one before.
+    assert stage.peer
+    stage.peer.kill()
+    await stage.until(lambda: stage.suspend.problems != ())
+    await stage.logind()
+    assert await stage.heard() == LOCKED
