@@ -1,9 +1,6 @@
 """Prints immud(1), made from the table the command line itself is made from."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(sys.argv[0]).resolve().parents[1]))
+from roff import escape
 
 import immud
 from immud.cli.command import Argument, Command
@@ -59,15 +56,10 @@ Facts of this boot.
 .SH SEE ALSO
 .BR immud.toml (5),
 .BR immud.service (8),
+.BR org.immud1 (5),
 .BR busctl (1),
 .BR journalctl (1)
 """
-
-
-def escape(text: str) -> str:
-    """Text as roff shows it: hyphens that can be copied, no accidental requests."""
-    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
-    return "\\&" + text if text.startswith(".") else text
 
 
 def usage(argument: Argument) -> str:
