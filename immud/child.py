@@ -8,8 +8,10 @@ setns(2) demands, runs one plain function and hands back one plain value.
 import asyncio
 import marshal
 import os
+import select
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from immud import errors
@@ -82,6 +84,38 @@ async def in_child(function: Callable[..., Any], *arguments: Any, timeout: float
     finally:
         reader.close()
     return _answer(reader.kept, function)
+
+
+@asynccontextmanager
+async def held(
+    function: Callable[..., Any], *arguments: Any, timeout: float = 30.0
+) -> AsyncIterator[Any]:
+    """As `in_child`, but the child stays, with all it has open, until the block ends.
+
+    It ends with this process, too, however that ends.
+    """
+    parent = os.pidfd_open(os.getpid())
+    pid, end = _fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = _perform(end, function, arguments)
+            os.close(end)
+            select.select((parent,), (), ())
+        finally:
+            os._exit(status)
+    os.close(parent)
+    exited, reader = Exit(pid), Reader(end, limit=1 << 24)
+    try:
+        try:
+            async with asyncio.timeout(timeout):
+                await reader.ended()
+        except TimeoutError:
+            raise ChildTimeout(f"The kernel did not finish within {timeout:g} seconds.") from None
+        yield _answer(reader.kept, function)
+    finally:
+        reader.close()
+        await exited.end(grace=0)
 
 
 def _answer(data: bytes, function: Callable[..., Any]) -> Any:

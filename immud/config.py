@@ -39,6 +39,7 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "label": rules.word,
     "partuuid": rules.partuuid,
     "serial": rules.word,
+    "file": rules.file,
     "key": rules.key,
     "mount": rules.path,
     "options": rules.options,
@@ -324,6 +325,18 @@ class _Merge:
                 names = ", ".join(IDENTIFIERS[:-1])
                 text = f"nothing says which volume it is; give it {names} or {IDENTIFIERS[-1]}"
                 self.wrong(("tomb", tomb.name), text)
+            if tomb.uuid and len(tomb.uuid) < 36 and not tomb.file:
+                self.wrong(
+                    ("tomb", tomb.name, "uuid"),
+                    f'is "{tomb.uuid}", which no LUKS volume has; if the tomb is a file on that '
+                    'drive, give file = "PATH" as well',
+                )
+            if tomb.key.startswith("drive:") and not tomb.file:
+                self.wrong(
+                    ("tomb", tomb.name, "key"),
+                    f'is "{tomb.key}", and the drive itself is the tomb: its key is on another '
+                    "one; name that, or give the tomb a file",
+                )
             mount = self.given("tomb", tomb.name, "mount")
             try:
                 rules.below_var(tomb.mount)
@@ -344,7 +357,7 @@ class _Merge:
                         f"{tomb.mount} is where tomb {other.name} goes already; "
                         "give each a directory of its own",
                     )
-                if tomb.uuid and tomb.uuid == other.uuid:
+                if tomb.uuid and (tomb.uuid, tomb.file) == (other.uuid, other.file):
                     self.wrong(
                         ("tomb", tomb.name, "uuid"), f"is the volume of tomb {other.name} already"
                     )

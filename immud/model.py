@@ -94,10 +94,12 @@ class TombConfig:
     """A `[tomb.NAME]` table: which volume, which key, where it goes.
 
     `uuid`, `label`, `partuuid` and `serial` all have to match where given; at
-    least one is. `key` is the path of a key file, or `ask`. `absent` is empty
-    where the place itself decides (see `immud.tomb.absent`). `binds` are pairs of a
-    path in the tomb and one on the host; `bind_hooks` is the user in whose home the
-    tomb's own may be, or whether that is its single owner.
+    least one is. With `file` they name a plain file system, the carrier, and the
+    volume is that file on it. `key` is the path of a key file, one on another
+    drive (`UUID=...:/path`), one on the carrier (`drive:path`), or `ask`.
+    `absent` is empty where the place itself decides (see `immud.tomb.absent`). `binds`
+    are pairs of a path in the tomb and one on the host; `bind_hooks` is the user in
+    whose home the tomb's own may be, or whether that is its single owner.
     """
 
     name: str
@@ -105,6 +107,7 @@ class TombConfig:
     label: str = ""
     partuuid: str = ""
     serial: str = ""
+    file: str = ""
     key: str = "ask"
     mount: str = "/var/home"
     options: tuple[str, ...] = ()

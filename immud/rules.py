@@ -30,6 +30,8 @@ VAR_SYSTEM = (
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _TAG = re.compile(r"(LABEL|UUID|PARTLABEL|PARTUUID)=([^:/]+)(?::(/.*))?")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+# What FAT and exFAT have in place of one.
+_SHORT_UUID = re.compile(r"[0-9a-f]{4}-[0-9a-f]{4}")
 _PARTUUID = re.compile(_UUID.pattern + "|[0-9a-f]{8}-[0-9a-f]{2}")
 _TOMB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,30}")
 # systemd.unit(5): what can be ordered, and be held back for ever without harm to the boot.
@@ -220,7 +222,7 @@ def tomb_name(value: str) -> str:
 def uuid(value: Any) -> str:
     wanted = 'a UUID such as "7d5bd4b3-6f7c-4c1c-9a40-0c6b0bd4bb5b" (see blkid(8))'
     text = _string(value, wanted).lower()
-    if not _UUID.fullmatch(text):
+    if not _UUID.fullmatch(text) and not _SHORT_UUID.fullmatch(text):
         raise Wrong(f'is "{value}"; it has to be {wanted}')
     return text
 
@@ -241,10 +243,37 @@ def word(value: Any) -> str:
     return text
 
 
+def file(value: Any) -> str:
+    """A file on a drive: relative to the top of its file system."""
+    wanted = 'a path on the drive such as "tombs/secret.tomb"'
+    text = _string(value, wanted)
+    if not text or text.startswith("/") or any(n in ("", ".", "..") for n in text.split("/")):
+        raise Wrong(
+            f'is "{text}"; it has to be {wanted}, with no slash first or last and no "." or ".."'
+        )
+    return text
+
+
 def key(value: Any) -> str:
     """Where the key of a tomb comes from."""
-    wanted = '"ask" or the absolute path of a key file'
-    return "ask" if value == "ask" else path(value, wanted)
+    wanted = (
+        '"ask", the absolute path of a key file, "drive:" and a path on the drive the tomb\'s '
+        'file is on, or "UUID=", "LABEL=", "PARTUUID=" or "PARTLABEL=" of another drive with '
+        '":/path" after it'
+    )
+    if value == "ask":
+        return "ask"
+    text = _string(value, wanted)
+    tag, colon, inside = text.partition(":")
+    if tag == "drive" and colon:
+        file(inside)
+    elif match := _TAG.fullmatch(text):
+        if match[3] is None:
+            raise Wrong(f'is "{text}", without a path; it has to be {wanted}')
+        file(path(match[3], wanted)[1:])
+    else:
+        path(text, wanted)
+    return text
 
 
 def size(value: Any) -> str:

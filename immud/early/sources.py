@@ -31,6 +31,7 @@ _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_READ_ONLY = 1
 _LO_FLAGS_AUTOCLEAR = 4
+_LO_FLAGS_DIRECT_IO = 16
 _LOOP_CONFIG = "=II" + "QQQQQIIII64s64s32s2Q" + "8Q"
 
 
@@ -105,8 +106,14 @@ def _subtree(whole: int, inside: str) -> int:
     return int(fd)
 
 
-def attach_loop(path: str, *, readonly: bool = True) -> tuple[str, int]:
-    """A loop device on the file `path`, gone with its last user; its node and a descriptor."""
+def attach_loop(
+    path: str, *, readonly: bool = True, direct: bool = False, announce: str = ""
+) -> tuple[str, int]:
+    """A loop device on the file `path`, gone with its last user; its node and a descriptor.
+
+    With `direct` it writes past the page cache, where the file system can. In the
+    directory `announce` an empty file has its name before it has the file.
+    """
     if not os.path.exists("/dev/loop-control"):
         pid = os.posix_spawn("/sbin/modprobe", ["modprobe", "-q", "loop"], {})
         os.waitpid(pid, 0)
@@ -114,6 +121,7 @@ def attach_loop(path: str, *, readonly: bool = True) -> tuple[str, int]:
     backing = os.open(path, mode)
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     flags = _LO_FLAGS_AUTOCLEAR | (_LO_FLAGS_READ_ONLY if readonly else 0)
+    flags |= _LO_FLAGS_DIRECT_IO if direct else 0
     name = os.fsencode(path)[:63]
     config = struct.pack(
         _LOOP_CONFIG, backing, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags, name, b"", b"", 0, 0, *[0] * 8
@@ -122,6 +130,9 @@ def attach_loop(path: str, *, readonly: bool = True) -> tuple[str, int]:
         while True:
             node = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
             fd = os.open(node, mode)
+            if announce:
+                os.makedirs(announce, exist_ok=True)
+                os.close(os.open(f"{announce}/{os.path.basename(node)}", os.O_CREAT | os.O_CLOEXEC))
             try:
                 fcntl.ioctl(fd, _LOOP_CONFIGURE, config)
             except OSError as error:

@@ -22,6 +22,8 @@ POLITE = 5.0
 # A mapping whose last user was killed is gone in milliseconds; a process stuck in the
 # kernel may keep it, empty, for longer than anybody wants to wait.
 SETTLE = 3.0
+# What tomb(1) needs between unmounting and closing, on a slow machine.
+BY_HAND = 3.0
 QUICK = 0.3
 
 
@@ -105,6 +107,7 @@ async def unmount(volume: Volume, *, force: float = 0.0) -> holders.Holders:
             if error.errno != errno.EBUSY:
                 raise
         else:
+            volume.unmounted = True
             break
         found = await _find(volume, await in_child(loops.stack, numbers))
         if not force or attempt == 2:
@@ -125,6 +128,10 @@ def _in_the_way(volume: Volume, found: holders.Holders, numbers: list[str]) -> s
 
 async def unmap(volume: Volume) -> None:
     """Take away what is mapped and not mounted. Raises Busy where it is held elsewhere."""
+    if volume.config.file and not volume.unmounted:
+        # By hand, then, and most likely by tomb(1), which fails where another is quicker.
+        await _gone(volume, volume.state().mappings, BY_HAND)
+    volume.unmounted = False
     for mapping in filter(volume.base, volume.state().mappings):
         numbers = volume.devices(mapping)
         if await in_child(_remove, mapping.name):
@@ -146,6 +153,7 @@ async def unmap(volume: Volume) -> None:
 async def retreat(volume: Volume) -> None:
     """Take back an opening that was interrupted: nobody can have come to hold it."""
     await unmount(volume, force=POLITE)
+    volume.unmounted = True
     await unmap(volume)
 
 

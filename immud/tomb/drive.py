@@ -27,6 +27,12 @@ def alive(number: str, diskseq: str = "") -> bool:
     return True
 
 
+def number_of(devnode: str) -> str:
+    """The `major:minor` of a device node. Raises OSError."""
+    number = os.stat(devnode).st_rdev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
 def bare(number: str) -> Device:
     """A device that udev has nothing about, by what the kernel calls it."""
     real = os.path.realpath(f"{SYS}/dev/block/{number}")

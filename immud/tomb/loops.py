@@ -40,6 +40,15 @@ def _backing(name: str) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
+def ground(number: str) -> str:
+    """The `major:minor` of what a loop device's file is on; `number` where it is no loop device."""
+    try:
+        name = os.path.basename(os.readlink(f"/sys/dev/block/{number}"))
+        return _backing(name) if number.startswith("7:") else number
+    except OSError:
+        return ""
+
+
 def _above(number: str) -> Iterator[str]:
     """Partitions of a device, and mappings that stand on it."""
     where = f"/sys/dev/block/{number}"

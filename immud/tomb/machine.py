@@ -45,14 +45,19 @@ class Found:
     device: str = ""
     mapped: bool = False
     mounted: bool = False
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The devices that answer to the configuration now; `lost` if the one in use is gone."""
+    """The devices that answer to the configuration now; `lost` if the one in use is gone.
+
+    `waits` says what else has to come before it can open, empty where nothing has.
+    """
 
     candidates: tuple[str, ...]
     lost: bool = False
+    waits: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +116,7 @@ class Life:
     spent: str = ""
     error: str = ""
     eject: bool = False
+    waits: str = ""
 
 
 Next = tuple[Life, tuple[Action, ...]]
@@ -170,7 +176,8 @@ def refusal(life: Life, event: OpenAsked | CloseAsked) -> str:
     """Why `event` cannot be granted in this state, as a sentence; empty where it can."""
     if isinstance(event, OpenAsked):
         answering = life.state is S.UNLOCKING and event.answer
-        return "" if answering else _NO_OPENING.get(life.state, "")
+        waits = "" if event.answer else life.waits
+        return "" if answering else _NO_OPENING.get(life.state, waits)
     switching_off = life.state is S.PRESENT and event.eject
     return "" if switching_off else _NO_CLOSING.get(life.state, "")
 
@@ -212,7 +219,7 @@ def _back(life: Life) -> Next:
 def _found(life: Life, event: Found) -> Next:
     if life != Life(auto_open=life.auto_open):
         return life, ()
-    life = replace(life, candidates=event.candidates)
+    life = replace(life, candidates=event.candidates, waits=event.waits)
     if not event.mapped and not event.mounted:
         return _settle(life)
     life = replace(life, device=event.device, spent=event.device)
@@ -226,12 +233,14 @@ def _found(life: Life, event: Found) -> Next:
 
 
 def _seen(life: Life, event: Seen) -> Next:
-    spent = life.spent if life.spent in event.candidates else ""
+    # What it waited for is there: that is as good as plugging in the drive itself.
+    came = bool(life.waits) and not event.waits
+    spent = life.spent if life.spent in event.candidates and not came else ""
     if life.state in IDLE:
-        settled = life.state is S.FAILED and event.candidates == (life.device,)
-        life = replace(life, candidates=event.candidates, spent=spent)
+        settled = life.state is S.FAILED and event.candidates == (life.device,) and not came
+        life = replace(life, candidates=event.candidates, spent=spent, waits=event.waits)
         return (life, ()) if settled else _settle(replace(life, error=""))
-    life = replace(life, candidates=event.candidates)
+    life = replace(life, candidates=event.candidates, waits=event.waits)
     if life.state is S.LOST:
         return life, ()
     if event.lost:
@@ -275,6 +284,6 @@ def _settle(life: Life, *, failed: bool = False) -> Next:
     if failed and device == life.device:
         return replace(life, state=S.FAILED), ()
     life = replace(life, device=device)
-    if life.auto_open and device != life.spent:
+    if life.auto_open and device != life.spent and not life.waits:
         return _begin(life, S.UNLOCKING, Action.UNLOCK, spent=device, error="")
     return replace(life, state=S.PRESENT), ()

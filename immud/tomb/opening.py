@@ -5,13 +5,12 @@ What a work finds done already it leaves as it is: any of them may be repeated.
 
 import os
 from contextlib import suppress
-from dataclasses import replace
 
 from immud import log
 from immud.early import kernel, mountinfo
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
-from immud.tomb import absent, dm, holders, identity, mounts
+from immud.tomb import absent, dm, drive, holders, identity, material, mounts
 from immud.tomb import unlock as keys
 from immud.tomb.fallback import Fallback, Guard
 from immud.tomb.holders import Found, Holders
@@ -22,7 +21,9 @@ from immud.watch.devices import Device
 CHECK_TIMEOUT = 3600.0
 
 
-async def unlock(volume: Volume, device: Device, passphrase: bytes | None) -> None:
+async def unlock(
+    volume: Volume, device: Device, passphrase: bytes | None, key_drive: Device | None = None
+) -> None:
     """Map the volume on `device`, which is the pinned one."""
     volume.inner = None
     if mapping := volume.on(device):
@@ -30,21 +31,22 @@ async def unlock(volume: Volume, device: Device, passphrase: bytes | None) -> No
             dm.keep(mapping.name)
         await recognise(volume, device)
         return
-    name = dm.free_name(volume.config.name, {m.name for m in dm.mappings()})
-    request = _request(volume, device, name)
-    _take(volume, await keys.open_volume(replace(request, passphrase=passphrase)), device)
+    config = volume.config
+    found = await material.secrets(config, device, key_drive, passphrase)
+    async with material.ground(config, device) as (node, number):
+        name = volume.free_name(node)
+        request = keys.Request(config.name, node, number, name, config.key, passphrase)
+        _take(volume, await material.open_volume(config, request, found), device)
 
 
 async def recognise(volume: Volume, device: Device) -> None:
     """Know what is in the mapping of `device`, and that it is the pinned volume."""
     mapping = volume.mapping(device)
     if volume.inner is None or volume.inner.mapping != mapping.name:
-        _take(volume, await keys.recognise(_request(volume, device, mapping.name)), device)
-
-
-def _request(volume: Volume, device: Device, mapping: str) -> keys.Request:
-    config = volume.config
-    return keys.Request(config.name, device.devnode, device.number, mapping, config.key)
+        number = volume.below(mapping)
+        node = drive.bare(number).devnode
+        request = keys.Request(volume.config.name, node, number, mapping.name)
+        _take(volume, await keys.recognise(request), device)
 
 
 def _take(volume: Volume, inner: keys.Inner, device: Device) -> None:

@@ -35,7 +35,7 @@ from immud.tomb.machine import (
     refusal,
     step,
 )
-from immud.tomb.match import candidates
+from immud.tomb.match import candidates, key_drives, waits
 from immud.tomb.nesting import Nest
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
@@ -322,8 +322,9 @@ class Owner:
         keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
         used = None if self._life.state in IDLE else self._device
         lost = used is not None and not drive.alive(used.number, used.diskseq)
-        if lost or keys != self._life.candidates:
-            await self._take(Seen(keys, lost))
+        waiting = waits(self.config, self._devices.values())
+        if lost or (keys, waiting) != (self._life.candidates, self._life.waits):
+            await self._take(Seen(keys, lost, waiting))
         elif self._life.state is TombState.OPEN and not self.volume.state().mounted:
             await self._take(Missing(again=self._works.nest.uprooted()))
 
@@ -337,7 +338,8 @@ class Owner:
         self._device = device
         self._works.nest.settle()
         key = device.key if device else ""
-        return Found(keys, key, bool(state.mappings), bool(state.mounted))
+        waiting = waits(self.config, self._devices.values())
+        return Found(keys, key, bool(state.mappings), bool(state.mounted), waiting)
 
     async def _act(self, action: Action) -> None:
         if action is Action.STOP:
@@ -396,12 +398,17 @@ class Owner:
             passphrase, self._passphrase = self._passphrase, None
         pulled = "the pulled " if action is Action.PURGE else ""
         for holder in await self._works.perform(
-            action, Order(self._device, passphrase, self._force)
+            action, Order(self._device, passphrase, self._force, self._key_drive())
         ):
             self._log.warning(
                 f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
                 f"it held {pulled}tomb {self.config.name} ({holder.how}).",
             )
+
+    def _key_drive(self) -> Device | None:
+        """The drive with the key, where exactly one answers to its place."""
+        found = key_drives(self.config, self._devices.values())
+        return found[0] if len(found) == 1 else None
 
     async def _say_farewell(self) -> None:
         """Units that hooked themselves to the open tomb stop first, and are not in the way.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
-from immud.tomb import dm, drive
+from immud.tomb import dm, drive, dyne, loops
 from immud.tomb.unlock import Inner
 from immud.watch import table
 from immud.watch.devices import Device
@@ -32,7 +32,8 @@ class Volume:
 
     `lookup` finds a device in udev's database by `major:minor`; `nudge` is set
     whenever a block device went away. `inner` is what was found in the mapping
-    that was verified last, None while there is none.
+    that was verified last, None while there is none. `unmounted` is whether what
+    is mapped and not mounted any more was unmounted by us.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Volume:
         self.config = config
         self.target = os.path.realpath(config.mount)
         self.hidden = False
+        self.unmounted = False
         self.inner: Inner | None = None
         self.notes: tuple[Problem, ...] = ()
         self.lookup = lookup
@@ -48,10 +50,21 @@ class Volume:
 
     def state(self) -> State:
         """What the kernel has of this tomb now."""
-        found = tuple(m for m in dm.mappings() if dm.belongs(m.name, self.config.name))
+        found = tuple(m for m in dm.mappings() if self._owns(m.name))
         top = table.top(self.target) if found else None
         mounted = next((m for m in found if top and m.number == top.dev), None)
         return State(found, mounted or self._btrfs(found, top))
+
+    def _owns(self, name: str) -> bool:
+        belongs = dyne.belongs if self.config.file else dm.belongs
+        return belongs(name, self.config.name)
+
+    def free_name(self, node: str) -> str:
+        """A name for a new mapping of this tomb, on the device `node`."""
+        taken = {mapping.name for mapping in dm.mappings()}
+        if not self.config.file:
+            return dm.free_name(self.config.name, taken)
+        return dyne.mapping_name(self.config.name, self.config.file, os.path.basename(node), taken)
 
     def _btrfs(
         self, found: tuple[dm.Mapping, ...], top: mountinfo.MountEntry | None
@@ -60,7 +73,17 @@ class Volume:
         return next((m for m in found if top and m.devnode == top.source), None)
 
     def base(self, mapping: dm.Mapping) -> str:
-        """The `major:minor` the mapping stands on, empty where that device is gone."""
+        """The `major:minor` of the drive the mapping stands on, empty where that is gone.
+
+        A loop device outlives the drive its file is on.
+        """
+        number = self.below(mapping)
+        if self.config.file and number:
+            number = loops.ground(number)
+        return number if number and drive.alive(number) else ""
+
+    def below(self, mapping: dm.Mapping) -> str:
+        """The `major:minor` of what is right below the mapping, empty where that is gone."""
         with suppress(OSError):
             for number in dm.dependencies(mapping.name):
                 if drive.alive(number):

@@ -22,6 +22,7 @@ class Order:
     device: Device | None = None
     passphrase: bytes | None = field(default=None, repr=False)
     force: float = 0.0
+    key_drive: Device | None = None
 
 
 class Works:
@@ -60,7 +61,7 @@ class Works:
         volume = self.volume
         match action:
             case Action.UNLOCK:
-                await opening.unlock(volume, device, order.passphrase)
+                await opening.unlock(volume, device, order.passphrase, order.key_drive)
             case Action.CHECK:
                 await opening.recognise(volume, device)
                 await opening.check(volume, device)

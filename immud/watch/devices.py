@@ -26,6 +26,7 @@ class Device:
     uuid: str = ""
     label: str = ""
     partuuid: str = ""
+    partlabel: str = ""
     serial: str = ""
     serial_short: str = ""
     disk: str = ""
@@ -68,6 +69,7 @@ def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = F
         uuid=get("ID_FS_UUID", ""),
         label=decoded(get("ID_FS_LABEL_ENC", "")) or get("ID_FS_LABEL", ""),
         partuuid=get("ID_PART_ENTRY_UUID", ""),
+        partlabel=decoded(get("ID_PART_ENTRY_NAME", "")),
         serial=get("ID_SERIAL", ""),
         serial_short=get("ID_SERIAL_SHORT", ""),
         disk=devpath if whole else devpath.rpartition("/")[0],

@@ -105,6 +105,15 @@ def plain(
     return Drive(path, uuid, label, serial)
 
 
+def stick(path: Path, *, label: str, size: int = 64 << 20, serial: str = "STICK001") -> Drive:
+    """Make a drive of `size` bytes at `path` as they are sold: one FAT file system, empty."""
+    path.touch()
+    os.truncate(path, size)
+    number = os.urandom(4).hex().upper()
+    run("mkfs.vfat", "-n", label, "-i", number, str(path))
+    return Drive(path, f"{number[:4]}-{number[4:]}", label, serial)
+
+
 def _format(container: Path, key: bytes, passphrase: bytes, options: Sequence[str]) -> int:
     """Write a LUKS header for `key` into the file; returns where its data begins, bytes."""
     with tempfile.NamedTemporaryFile(dir=container.parent) as key_file:

@@ -30,7 +30,8 @@ PACKAGES = (
 )
 BY_SUITE = {
     "bookworm": ("systemd-userdbd",),
-    "trixie": ("systemd-cryptsetup", "systemd-userdbd"),
+    # tomb is Dyne's, and argon2 what it stretches passphrases with where asked to
+    "trixie": ("systemd-cryptsetup", "systemd-userdbd", "tomb", "argon2"),
 }
 
 # What a virtual machine's disk needs in order to be found: a small initramfs, for TCG's sake.

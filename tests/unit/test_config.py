@@ -130,6 +130,24 @@ def test_later_files_win_key_by_key(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["ask", "/etc/immud/keys/x", "drive:tombs/secret.tomb.key", "LABEL=my keys:/a/b", "UUID=1:/k"],
+)
+def test_a_tomb_in_a_file_and_where_its_key_is(tmp_path: Path, key: str) -> None:
+    write(tmp_path, f"[tomb.home]\nuuid = '1A2B-3C4D'\nfile = 'tombs/secret.tomb'\nkey = '{key}'\n")
+    config = load(str(tmp_path))
+    assert config.tombs == (
+        TombConfig("home", uuid="1a2b-3c4d", file="tombs/secret.tomb", key=key),
+    )
+
+
+def test_two_tombs_may_be_on_one_drive(tmp_path: Path) -> None:
+    table = "[tomb.{0}]\nlabel = 'x'\nuuid = '1a2b-3c4d'\nmount = '/var/{0}'\nfile = '{0}'\n"
+    write(tmp_path, table.format("one") + table.format("two"))
+    assert len(load(str(tmp_path)).tombs) == 2
+
+
 def test_a_row_is_changed_dropped_added_and_brought_back(tmp_path: Path) -> None:
     write(
         tmp_path,
@@ -168,6 +186,14 @@ def test_silverblues_own_targets_outside_var_stay(tmp_path: Path) -> None:
     assert load(str(tmp_path)).rows == SILVERBLUE
 
 
+KEY = (
+    '"ask", the absolute path of a key file, "drive:" and a path on the drive the tomb\'s file is '
+    'on, or "UUID=", "LABEL=", "PARTUUID=" or "PARTLABEL=" of another drive with ":/path" after it'
+)
+FILE = (
+    'a path on the drive such as "tombs/secret.tomb", with no slash first or last and no '
+    '"." or ".."'
+)
 TOMB = f'[tomb.home]\nuuid = "{UUID}"\n'
 WANTED_SOURCE = (
     'an absolute path, or "LABEL=", "UUID=", "PARTLABEL=" or "PARTUUID=" with the name of '
@@ -351,8 +377,28 @@ BAD = {
         "2: tomb.home.label: is empty; leave the key out, or name the volume"
     ),
     TOMB + "key = 'secret'\n": (
-        '3: tomb.home.key: is "secret", which is not absolute; '
-        'it has to be "ask" or the absolute path of a key file'
+        f'3: tomb.home.key: is "secret", which is not absolute; it has to be {KEY}'
+    ),
+    **{
+        TOMB + f"key = '{key}'\n": f"3: tomb.home.key: {text}"
+        for key, text in {
+            "drive:a.key": (
+                'is "drive:a.key", and the drive itself is the tomb: its key is on another one; '
+                "name that, or give the tomb a file"
+            ),
+            "LABEL=KEYS": f'is "LABEL=KEYS", without a path; it has to be {KEY}',
+            "LABEL=KEYS:/a/../b": f'is "/a/../b", with ".." in it; it has to be {KEY}',
+            "LABEL=KEYS:/": f'is ""; it has to be {FILE}',
+            "drive:../a": f'is "../a"; it has to be {FILE}',
+        }.items()
+    },
+    **{
+        TOMB + f"file = '{file}'\n": f'3: tomb.home.file: is "{file}"; it has to be {FILE}'
+        for file in ("", "/a.tomb", "a//b", "../a", "a/", "./a")
+    },
+    "[tomb.home]\nuuid = '1A2B-3C4D'\n": (
+        '2: tomb.home.uuid: is "1a2b-3c4d", which no LUKS volume has; if the tomb is a file on '
+        'that drive, give file = "PATH" as well'
     ),
     TOMB + "mount = '/home'\n": (
         '3: tomb.home.mount: leads to "/home"; it has to lead to a directory below /var'

@@ -145,12 +145,46 @@ def test_unmounted_by_hand_the_mapping_follows() -> None:
     assert (life.state, told[-2:]) == (S.PRESENT, [Action.CLOSED, Action.UNMAP])
 
 
+WAITS = "Plug in the drive with its key."
+
+
+def test_the_tomb_before_its_key() -> None:
+    life, told = play(Seen((A,), waits=WAITS))
+    assert (life.state, told) == (S.PRESENT, [])
+    assert refusal(life, OpenAsked()) == WAITS
+    assert not refusal(life, OpenAsked(answer=True)), "a passphrase may do without the key"
+    life, told = play(Seen((A,)), life=life)
+    assert (life.state, told) == (S.UNLOCKING, [Action.UNLOCK])
+
+
+def test_the_key_before_its_tomb() -> None:
+    life, told = play(Seen((), waits=WAITS), Seen(()), Seen((A,)))
+    assert (life.state, told) == (S.UNLOCKING, [Action.UNLOCK])
+
+
+def test_the_key_pulled_while_it_is_read_and_plugged_in_again() -> None:
+    life, told = play(Seen((A,)), Seen((A,), waits=WAITS), Failed("no key"), Done())
+    assert (life.state, life.error) == (S.FAILED, "no key")
+    life, told = play(Seen((A,)), life=life)
+    assert (life.state, told) == (S.UNLOCKING, [Action.UNLOCK])
+
+
+def test_the_key_is_not_needed_while_it_is_open() -> None:
+    life, told = play(*OPENED, Seen((A,), waits=WAITS), Seen((A,)))
+    assert (life.state, told[-1]) == (S.OPEN, Action.OPENED)
+    life, told = play(CloseAsked(), Done(), Done(), life=life)
+    assert (life.state, told[-1]) == (S.PRESENT, Action.UNMAP), "closed, it stays closed"
+    life, told = play(Seen((A,), waits=WAITS), Seen((A,)), life=life)
+    assert told == [Action.UNLOCK], "until its key is plugged in again"
+
+
 @pytest.mark.parametrize(
     ("found", "auto", "state", "told"),
     [
         (Found(()), True, S.ABSENT, []),
         (Found((A,)), True, S.UNLOCKING, [Action.UNLOCK]),
         (Found((A,)), False, S.PRESENT, []),
+        (Found((A,), waits=WAITS), True, S.PRESENT, []),
         (Found((A,), A, mapped=True, mounted=True), True, S.OPEN, [Action.OPENED]),
         (Found((A,), A, mapped=True), True, S.CHECKING, [Action.CHECK]),
         (Found((A,), A, mapped=True), False, S.CLOSING, [Action.RETREAT]),
@@ -168,7 +202,7 @@ def test_what_an_earlier_daemon_left(
 CANDIDATES = st.sampled_from([(), (A,), (B,), (A, B)])
 EVENTS = st.one_of(
     st.builds(Found, CANDIDATES, st.sampled_from(["", A]), st.booleans(), st.booleans()),
-    st.builds(Seen, CANDIDATES, st.booleans()),
+    st.builds(Seen, CANDIDATES, st.booleans(), st.sampled_from(["", WAITS])),
     st.builds(OpenAsked, st.booleans()),
     st.builds(CloseAsked, st.booleans()),
     st.sampled_from([Cancelled(), Missing(), Done(), Failed("why")]),
@@ -183,6 +217,7 @@ LIVES = st.builds(
     st.sampled_from(["", A]),
     st.sampled_from(["", "why"]),
     st.booleans(),
+    st.sampled_from(["", WAITS]),
 )
 
 
@@ -214,6 +249,7 @@ class World(RuleBasedStateMachine):
         self.mapped = self.mounted = self.opened = False
         self.present: list[str] = []
         self.plugs = 0
+        self.key = True
 
     def do(self, event: Event) -> None:
         self.life, actions = step(self.life, event)
@@ -234,7 +270,10 @@ class World(RuleBasedStateMachine):
 
     def see(self) -> None:
         lost = bool(self.life.device) and self.life.device not in self.present
-        self.do(Seen(tuple(self.present), lost=lost))
+        self.do(Seen(tuple(self.present), lost, self.waits()))
+
+    def waits(self) -> str:
+        return "" if self.key else WAITS
 
     @rule()
     def plug(self) -> None:
@@ -248,6 +287,16 @@ class World(RuleBasedStateMachine):
     def pull(self, which: int) -> None:
         self.present.pop(which % len(self.present))
         self.see()
+
+    @rule()
+    def plug_or_pull_the_key(self) -> None:
+        before = self.life.state
+        self.key = not self.key
+        self.see()
+        if before is S.PRESENT and not self.key:
+            assert self.life.state is S.PRESENT
+        elif before is S.PRESENT and self.life.auto_open:
+            assert self.life.state is S.UNLOCKING
 
     @rule(answer=st.booleans())
     def ask_open(self, answer: bool) -> None:
@@ -274,7 +323,8 @@ class World(RuleBasedStateMachine):
         device = self.life.device if self.life.device in self.present else ""
         self.life = Life(auto_open=self.life.auto_open)
         self.opened = False
-        self.do(Found(tuple(self.present), device, self.mapped, self.mounted))
+        found = Found(tuple(self.present), device, self.mapped, self.mounted, self.waits())
+        self.do(found)
 
     @precondition(lambda self: self.work)
     @rule(well=st.booleans(), half=st.booleans())
