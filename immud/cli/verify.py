@@ -61,9 +61,13 @@ def lines(integrity: str, findings: Sequence[Finding], style: Style) -> Iterator
         yield f"  found     {visible(finding['Actual'])}"
         yield f"  since     {when}"
         if finding["By"]:
-            who = f"{visible(finding['Command'])} (pid {finding['Pid']})"
-            unit = f" of {visible(finding['Unit'])}" if finding["Unit"] else ""
-            yield f"  {'by' if finding['By'] == 'author' else 'seen by':<8}  {who}{unit}"
+            yield f"  {'by' if finding['By'] == 'author' else 'seen by':<8}  {_who(finding)}"
+
+
+def _who(finding: Finding) -> str:
+    name = visible(finding["Command"]) or "a process that has ended"
+    unit = f" of {visible(finding['Unit'])}" if finding["Unit"] else ""
+    return f"{name} (pid {finding['Pid']}){unit}"
 
 
 def metrics(integrity: str | None, findings: Sequence[Finding], now: float) -> str:
@@ -96,8 +100,8 @@ def _family(name: str, said: str, samples: Sequence[tuple[str, object]], unit: s
 
 def _label(text: str) -> str:
     """A label's value, as OpenMetrics has it escaped."""
-    escaped = text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
-    return escaped.encode("utf-8", "backslashreplace").decode()
+    valid = text.encode("utf-8", "backslashreplace").decode()
+    return valid.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
 def _replace(path: str, text: str) -> None:

@@ -21,6 +21,7 @@ from immud.tripwire.book import Book
 from immud.tripwire.expect import expect
 from immud.tripwire.relock import Relock
 from immud.tripwire.rule import Broken, Seen, Tomb, judge
+from immud.watch.authors import Authors
 from immud.watch.names import NameWatch, ServiceWatch
 from immud.watch.table import Newcomers, Reading
 
@@ -29,6 +30,11 @@ from immud.watch.table import Newcomers, Reading
 THOROUGH = 30.0
 NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 30.0
 CHILD_TIMEOUT = 60.0
+# In a storm of changes only the last so many are asked who made them.
+ACTS = 8
+
+Who = tuple[int, str, str]
+"""pid, command and unit."""
 
 
 class Guard:
@@ -57,6 +63,12 @@ class Guard:
         self._book = Book()
         self._expected = expect(plan, facts, allow=allow())
         self._newcomers = Newcomers(self._boring)
+        self._authors = Authors()
+        # Of the look under way: who attached (or not) which mount, and what was seen at each
+        # path, then and the last time.
+        self._acts: dict[tuple[int, bool], Who] = {}
+        self._now: dict[str, int] = {}
+        self._before: dict[str, int] = {}
         self._suspects: set[str] = set()
         self._everything = True
         self._links: NameWatch | None = None
@@ -98,6 +110,7 @@ class Guard:
         for watch in (self._links, self._services):
             if watch:
                 watch.close()
+        self._authors.close()
         if self._surveying:
             self._surveying.cancel()
             with suppress(asyncio.CancelledError):
@@ -107,6 +120,9 @@ class Guard:
 
     def paths(self, reading: Reading) -> set[str]:
         """What has to be looked at besides the layout: tombs, and mounts that are not boring."""
+        # First of all: who did it is there for a moment only.
+        acts = self._authors.take()
+        self._acts = {(act.mount, act.attached): _who(act.pid) for act in acts[-ACTS:] if act.pid}
         tombs = self._open_tombs()
         if tombs != self._expected.tombs:
             self._expected = replace(self._expected, tombs=tombs)
@@ -116,21 +132,33 @@ class Guard:
             self._everything = False
             self._suspects = self._newcomers.all(reading)
         else:
-            self._suspects |= self._newcomers.fresh(reading)
+            attached = [act.mount for act in acts if act.attached]
+            self._suspects |= self._newcomers.fresh(reading, attached)
         return self._suspects | {tomb.path for tomb in tombs}
 
     def judge(self, observed: Observed, links: Iterable[LinkFact]) -> None:
         """Hold against the boot what was just observed, `paths` included."""
         self._expected = expect(self._plan, self._facts, links, self._expected.tombs, self._allow())
-        visible = {entry.target for entry in observed.mounts}
-        self._suspects &= visible
+        self._before = self._now
+        self._now = {entry.target: entry.id for entry in observed.mounts}
+        self._suspects &= self._now.keys()
         seen = Seen(
             mounts=observed.mounts,
             others=frozenset(self._suspects),
             declared=frozenset(filter(places.is_declared, self._suspects)),
             links=observed.paths,
         )
-        self._take(judge(self._expected, seen), lambda finding: not finding.namespace)
+        broken = judge(self._expected, seen)
+        self._take(broken, lambda finding: not finding.namespace, self._author)
+
+    def _author(self, finding: Finding) -> Finding:
+        """The finding with who did it, where it was a mount or an unmount just now."""
+        gone = finding.kind is Breach.UNMOUNTED
+        mount = (self._before if gone else self._now).get(finding.path, 0)
+        if who := self._acts.get((mount, not gone)):
+            pid, command, unit = who
+            return replace(finding, by="author", pid=pid, command=command, unit=unit)
+        return finding
 
     def stir(self) -> None:
         """The mount table changed: once it has come to rest, look at all of it."""
@@ -245,6 +273,10 @@ class Guard:
             self._changed()
         for finding in raised:
             self._relock.consider(finding)
+
+
+def _who(pid: int) -> Who:
+    return pid, elsewhere.command(pid), elsewhere.unit(pid)
 
 
 def _fields(finding: Finding) -> dict[str, object]:

@@ -108,13 +108,17 @@ class Newcomers:
                 found.add(target)
         return found
 
-    def fresh(self, reading: Reading) -> set[str]:
-        """The same of those that came since, and of all where that cannot be told."""
+    def fresh(self, reading: Reading, attached: Iterable[int] = ()) -> set[str]:
+        """The same of those that came since, and of all where that cannot be told.
+
+        `attached` are mounts known to have come, whatever their number.
+        """
         if not is_quick():
             return self.all(reading)
         found = set()
-        for number in statmount.listmount(self._last):
-            self._last = number
+        new = statmount.listmount(self._last)
+        self._last = max(new, default=self._last)
+        for number in {*new, *attached}:
             try:
                 entry = statmount.statmount(number)
             except OSError:
