@@ -143,12 +143,15 @@ class Client:
         job: str = (await self.call(ROOT, MANAGER, "Reload", "a{sv}", {}))[0]
         return job
 
-    async def open_tomb(self, name: str, passphrase: bytes | None = None) -> str:
+    async def open_tomb(
+        self, name: str, passphrase: bytes | None = None, *, read_only: bool = False
+    ) -> str:
         """Start opening a tomb, with the passphrase as it is; returns the job."""
+        options = {"read-only": variant("b", True)} if read_only else {}
         if passphrase is None:
-            return await self._start(name, "Open", {})
+            return await self._start(name, "Open", options)
         with memoryview(passphrase) as data, _memory(data) as fd:
-            options = {"passphrase-fd": variant("h", 0)}
+            options["passphrase-fd"] = variant("h", 0)
             return await self._start(name, "Open", options, fds=(fd.fileno(),))
 
     async def close_tomb(self, name: str, *, force: bool = False) -> str:

@@ -50,6 +50,8 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "binds": rules.binds,
     "bind_hooks": rules.bind_hooks,
     "on_suspend": rules.one_of("keep", "close"),
+    "read_only": rules.boolean,
+    "map": rules.users,
 }
 IDENTIFIERS = ("uuid", "label", "partuuid", "serial")
 

@@ -103,6 +103,12 @@ class WrongVolume(ImmudError):
     name = "WrongVolume"
 
 
+class DamagedVolume(ImmudError):
+    """The file system on the volume cannot be mounted as it was asked for."""
+
+    name = "DamagedVolume"
+
+
 class WrongKey(ImmudError):
     """The passphrase or the key file is not one of the volume's."""
 

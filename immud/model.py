@@ -99,7 +99,9 @@ class TombConfig:
     drive (`UUID=...:/path`), one on the carrier (`drive:path`), or `ask`.
     `absent` is empty where the place itself decides (see `immud.tomb.absent`). `binds`
     are pairs of a path in the tomb and one on the host; `bind_hooks` is the user in
-    whose home the tomb's own may be, or whether that is its single owner.
+    whose home the tomb's own may be, or whether that is its single owner. `map`
+    says whom the owners on it are shown as: `auto`, or pairs of a number there and a
+    user here.
     """
 
     name: str
@@ -118,6 +120,8 @@ class TombConfig:
     binds: tuple[tuple[str, str], ...] = ()
     bind_hooks: str | bool = False
     on_suspend: str = "keep"
+    read_only: bool = False
+    map: str | tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,8 @@ class TombView:
     auto_open: bool = True
     last_error: str = ""
     absent: str = ""
+    fs_type: str = ""
+    read_only: bool = False
 
 
 class Breach(StrEnum):

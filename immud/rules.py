@@ -8,6 +8,8 @@ import posixpath
 import re
 from typing import Any
 
+from immud.tomb.filesystems import ATTRIBUTES, known
+
 LOG_LEVELS = ("err", "warning", "notice", "info", "debug")
 KINDS = ("link", "bind")
 ABSENT = ("directory", "volatile")
@@ -299,6 +301,8 @@ def options(value: Any) -> tuple[str, ...]:
         name = text.partition("=")[0]
         if name in _FORBIDDEN_OPTIONS or name.lower().startswith(("x-", "comment")):
             raise Wrong(f'has "{text}" in it; a tomb is mounted nosuid,nodev, so leave it out')
+        if text not in ATTRIBUTES and not known(text):
+            raise Wrong(f'has "{text}" in it, which no file system of a tomb may have')
     return tuple(value)
 
 
@@ -342,3 +346,25 @@ def places(value: Any) -> tuple[str, ...]:
         if place == "/" or within(place, "/usr"):
             raise Wrong(f'has "{place}" in it, which is what is protected; leave it out')
     return tuple(value)
+
+
+def users(value: Any) -> str | tuple[tuple[int, str], ...]:
+    """Whom the owners on a tomb are shown as."""
+    wanted = '"auto", or user numbers of the tomb with users of this machine: {1000 = "alice"}'
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, dict):
+        raise Wrong(f"is {kind_of(value)}; it has to be {wanted}")
+    found = []
+    for number, user in value.items():
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", number):
+            raise Wrong(f'has "{number}" in it, which is not a user number; it has to be {wanted}')
+        if isinstance(user, int) and not isinstance(user, bool) and user > 0:
+            found.append((int(number), str(user)))
+        elif isinstance(user, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", user):
+            found.append((int(number), user))
+        else:
+            raise Wrong(f"has {user!r} for {number}; it has to be {wanted}")
+    if len({user for _, user in found}) < len(found):
+        raise Wrong("makes one user of two; name each user once")
+    return tuple(found)

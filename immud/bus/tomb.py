@@ -14,7 +14,8 @@ Started = Callable[[Job], str]
 
 OPEN_DOC = (
     "Unlock, check and mount. Options: passphrase-fd (h), a pipe, socket or memfd holding the "
-    "passphrase; without it the key file or the ask-password agents are used. Returns a job."
+    "passphrase; without it the key file or the ask-password agents are used; read-only (b), "
+    "nothing is written to it, not even by a checker. Returns a job."
 )
 CLOSE_DOC = (
     "Unmount and lock. Options: force (b), end the processes in the way; without it they are "
@@ -27,7 +28,7 @@ def interface(tomb: Tomb, started: Started) -> Interface:
     """`started` publishes a job and returns its path."""
 
     async def open_tomb(call: Call, given: Mapping[str, Any]) -> str:
-        values = options.parse(given, {"passphrase-fd": "h"})
+        values = options.parse(given, {"passphrase-fd": "h", "read-only": "b"})
         index = values.pop("passphrase-fd", None)
         passphrase = None if index is None else await read_secret(call.take_fd(index))
         return started(tomb.open(call.uid, values, passphrase))
@@ -66,6 +67,13 @@ def interface(tomb: Tomb, started: Started) -> Interface:
         ),
         Property("MountPoint", "s", lambda: tomb.view.mount_point),
         Property("AutoOpen", "b", lambda: tomb.view.auto_open, doc="Whether plugging in opens it."),
+        Property("FsType", "s", lambda: tomb.view.fs_type, doc="Its file system, while open."),
+        Property(
+            "ReadOnly",
+            "b",
+            lambda: tomb.view.read_only,
+            doc="Whether it is open and cannot be written to: asked for, or because of errors.",
+        ),
         Property("LastError", "s", lambda: tomb.view.last_error, doc="What went wrong last."),
         Property(
             "Absent",

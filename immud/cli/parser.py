@@ -109,7 +109,13 @@ COMMANDS = (
         "file: on this terminal, or through the agents where there is none.",
         "tomb",
         "open_",
-        (NAME,),
+        (
+            NAME,
+            (
+                ("--read-only",),
+                {"action": "store_true", "help": "write nothing to it"},
+            ),
+        ),
     ),
     Command(
         "close",

@@ -195,5 +195,5 @@ def _link(link: LinkFact) -> tuple[str, ...]:
 
 def _tomb(tomb: TombView) -> tuple[str, ...]:
     drive = tomb.device or tomb.label or tomb.uuid
-    without = f" ({tomb.absent})" if tomb.absent and tomb.state is not TombState.OPEN else ""
-    return tomb.name, tomb.state.value, tomb.mount_point + without, drive
+    how = tomb.absent if tomb.state is not TombState.OPEN else "read-only" * tomb.read_only
+    return tomb.name, tomb.state.value, tomb.mount_point + (f" ({how})" if how else ""), drive

@@ -108,6 +108,8 @@ def _tomb(tomb: Mapping[str, Any]) -> TombView:
         auto_open=tomb["AutoOpen"],
         last_error=tomb["LastError"],
         absent=tomb["Absent"],
+        fs_type=tomb["FsType"],
+        read_only=tomb["ReadOnly"],
     )
 
 

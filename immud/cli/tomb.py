@@ -31,7 +31,7 @@ def open_(arguments: Namespace) -> int:
         # Asked for outside of the loop, which would swallow a ^C at the prompt.
         passphrase = _ask(name) if tries >= 0 else None
         try:
-            talk(functools.partial(_open, name, passphrase))
+            talk(functools.partial(_open, name, passphrase, arguments.read_only))
         except WrongKey as error:
             if tries <= 0:
                 raise
@@ -46,13 +46,15 @@ def _ask(name: str) -> bytes:
     return ask(f"Passphrase for tomb {name}: ")
 
 
-async def _open(name: str, passphrase: bytes | None, client: "Client") -> None:
+async def _open(name: str, passphrase: bytes | None, read_only: bool, client: "Client") -> None:
     if await _state(client, name) == TombState.OPEN:
         print(f"Tomb {name} is open already.")
         return
-    await follow(client, name, lambda: client.open_tomb(name, passphrase))
-    mount_point = await client.get(await client.tomb(name), TOMB, "MountPoint")
-    print(f"Tomb {name} is open at {visible(mount_point)}.")
+    await follow(client, name, lambda: client.open_tomb(name, passphrase, read_only=read_only))
+    path = await client.tomb(name)
+    mount_point = await client.get(path, TOMB, "MountPoint")
+    how = ", read-only" if await client.get(path, TOMB, "ReadOnly") else ""
+    print(f"Tomb {name} is open at {visible(mount_point)}{how}.")
 
 
 def close(arguments: Namespace) -> int:

@@ -33,6 +33,15 @@ def number_of(devnode: str) -> str:
     return f"{os.major(number)}:{os.minor(number)}"
 
 
+def read_only(number: str) -> bool:
+    """Whether the kernel takes no writes for the block device: a switch on a card, a mapping so."""
+    try:
+        with open(f"{SYS}/dev/block/{number}/ro", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:
+        return False
+
+
 def bare(number: str) -> Device:
     """A device that udev has nothing about, by what the kernel calls it."""
     real = os.path.realpath(f"{SYS}/dev/block/{number}")

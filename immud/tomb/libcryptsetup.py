@@ -16,6 +16,7 @@ from immud.errors import ImmudError
 
 LIBRARY = "libcryptsetup.so.12"
 ANY_SLOT = -1
+ACTIVATE_READONLY = 1 << 0
 LOG_ERROR = 1
 SLOT_ACTIVE = (2, 3)  # CRYPT_SLOT_ACTIVE, CRYPT_SLOT_ACTIVE_LAST
 
@@ -148,7 +149,14 @@ class Header:
         """The header is a copy; the data it describes is on the device `path`."""
         self._call(f"{path} does not fit its header", "crypt_set_data_device", os.fsencode(path))
 
-    def activate(self, name: str, secret: "ctypes.Array[ctypes.c_char]", length: int) -> None:
+    def activate(
+        self,
+        name: str,
+        secret: "ctypes.Array[ctypes.c_char]",
+        length: int,
+        *,
+        read_only: bool = False,
+    ) -> None:
         """Map the data as `name` with the first `length` bytes of `secret`; udev has seen it then.
 
         Fails with EPERM where the secret is not one of the volume's.
@@ -156,7 +164,7 @@ class Header:
         self._call(
             "The volume cannot be unlocked",
             "crypt_activate_by_passphrase",
-            *(os.fsencode(name), ANY_SLOT, secret, length, 0),
+            *(os.fsencode(name), ANY_SLOT, secret, length, ACTIVATE_READONLY if read_only else 0),
         )
 
 

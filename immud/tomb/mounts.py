@@ -5,7 +5,7 @@ Run them in a child: each may sleep in the kernel for as long as a drive likes.
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from immud.early import kernel, mountinfo
@@ -19,21 +19,17 @@ from immud.early.kernel import (
     MOUNT_ATTR_STRICTATIME,
 )
 from immud.early.mountinfo import MountEntry
-from immud.errors import ImmudError
+from immud.errors import DamagedVolume, ImmudError
+from immud.tomb import idmap
+from immud.tomb.filesystems import ATTRIBUTES, parameters
+from immud.tomb.idmap import UserMap
 
-ATTRIBUTES = {
+BITS = {
     "ro": MOUNT_ATTR_RDONLY,
     "noexec": MOUNT_ATTR_NOEXEC,
     "noatime": MOUNT_ATTR_NOATIME,
     "nodiratime": MOUNT_ATTR_NODIRATIME,
     "strictatime": MOUNT_ATTR_STRICTATIME,
-    # What holds anyway, and is commonly written.
-    "rw": 0,
-    "exec": 0,
-    "relatime": 0,
-    "defaults": 0,
-    "nosuid": 0,
-    "nodev": 0,
 }
 # On a directory that was made to mount something there, so that it can go with the mount.
 MARK = "trusted.immud.mountpoint"
@@ -41,58 +37,75 @@ MARK = "trusted.immud.mountpoint"
 REFUSED = frozenset({"suid", "dev", "remount", "bind", "rbind", "move", "loop"})
 
 
-def split_options(options: tuple[str, ...]) -> tuple[int, list[tuple[str, str | None]]]:
+def split_options(options: Iterable[str], fstype: str) -> tuple[int, list[tuple[str, str | None]]]:
     """MOUNT_ATTR_* of the mount, and the parameters of the file system itself.
 
     nosuid and nodev always hold. Raises ImmudError for an option that would
-    undo that, or that could be read as two.
+    undo that, that `fstype` does not have, or that could be read as two.
     """
-    attributes, parameters = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, []
+    attributes, left = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, []
     for option in options:
-        name, equals, value = option.partition("=")
+        name, equals, _ = option.partition("=")
         if not option.isprintable() or "," in option or " " in option or not name:
             raise ImmudError(f"The mount option {option!r} is not one option; write each apart.")
         if name in REFUSED:
             raise ImmudError(f"The mount option {option} is not for a tomb; remove it.")
         if not equals and name in ATTRIBUTES:
-            attributes |= ATTRIBUTES[name]
+            attributes |= BITS.get(name, 0)
         else:
-            parameters.append((name, value if equals else None))
-    return attributes, parameters
+            left.append(option)
+    pairs = (option.partition("=") for option in parameters(fstype, left))
+    return attributes, [(name, value if equals else None) for name, equals, value in pairs]
 
 
-def mount(source: str, fstype: str, target: str, options: list[str]) -> bool:
+def mount(
+    source: str,
+    fstype: str,
+    target: str,
+    options: list[str],
+    users: UserMap = (),
+) -> bool:
     """Mount `source` at `target`, whole and with its attributes, in one move.
 
-    Returns whether the directory had something in it, which is now hidden.
+    Returns whether the directory had something in it, which is now hidden. Raises as `build`.
     """
-    tree = build(source, fstype, options)
+    tree = build(source, fstype, options, users)
     try:
         return place(tree, target)
     finally:
         os.close(tree)
 
 
-def build(source: str, fstype: str, options: list[str]) -> int:
-    """A detached mount of `source`, which nobody sees: its descriptor."""
-    attributes, parameters = split_options(tuple(options))
+def build(source: str, fstype: str, options: list[str], users: UserMap = ()) -> int:
+    """A detached mount of `source`, which nobody sees: its descriptor.
+
+    `users` are whom the owners on it are shown as (see `immud.tomb.idmap`). Raises DamagedVolume
+    with what the kernel says, ImmudError where what is asked for makes no sense, and OSError.
+    """
+    attributes, pairs = split_options(options, fstype)
     context = kernel.fsopen(fstype)
     try:
         kernel.fsconfig(context, kernel.FSCONFIG_SET_STRING, "source", source)
         if attributes & MOUNT_ATTR_RDONLY:
             kernel.fsconfig(context, kernel.FSCONFIG_SET_FLAG, "ro")
-        for name, value in parameters:
+        for name, value in pairs:
             kind = kernel.FSCONFIG_SET_FLAG if value is None else kernel.FSCONFIG_SET_STRING
             kernel.fsconfig(context, kind, name, value)
         kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
-        return kernel.fsmount(context, attributes)
+        tree = kernel.fsmount(context, attributes)
     except OSError as error:
         said = _said(context)
-        raise ImmudError(
+        raise DamagedVolume(
             f"{source} cannot be mounted as {fstype}: {said or error.strerror}."
         ) from error
     finally:
         os.close(context)
+    try:
+        idmap.apply(tree, users)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
 
 
 def place(tree: int, target: str) -> bool:

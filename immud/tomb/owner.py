@@ -13,11 +13,13 @@ from typing import Any
 
 from immud import log
 from immud.bus import names
+from immud.child import in_child
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
-from immud.tomb import drive, report
+from immud.tomb import drive, health, report
 from immud.tomb.closing import POLITE
+from immud.tomb.health import Health
 from immud.tomb.machine import (
     IDLE,
     OPENING,
@@ -42,6 +44,9 @@ from immud.tomb.works import Order, Works
 from immud.watch.devices import Device
 from immud.watch.table import Reading
 
+# From a word of the kernel to the look at what it was about, seconds.
+DOUBT = 0.2
+
 Told = Callable[[str], Awaitable[None] | None]
 
 
@@ -61,6 +66,7 @@ class Asked:
     outcome: "asyncio.Future[Life]"
     passphrase: bytes | None = field(default=None, repr=False)
     force: float = 0.0
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,8 @@ class Owner:
         self._life = Life(auto_open=config.auto_open)
         self._device: Device | None = None
         self._mapper = ""
+        self._health = Health()
+        self._doubt: asyncio.Task[None] | None = None
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
@@ -102,6 +110,7 @@ class Owner:
         self._reason: ImmudError | None = None
         self._passphrase: bytes | None = None
         self._force = 0.0
+        self._read_only = False
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -127,6 +136,8 @@ class Owner:
             auto_open=self.config.auto_open,
             last_error=life.error,
             absent=self._works.fallback.mode,
+            fs_type=self._health.fs_type,
+            read_only=self._health.read_only,
         )
 
     def _shown(self) -> Device | None:
@@ -137,14 +148,18 @@ class Owner:
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
         return (
-            *report.problems(self.config.name, self._life, self.volume, self._devices),
+            *report.problems(self.config, self._life, self.volume, self._devices, self._health),
             *self._works.fallback.problems(is_open=self._life.state is TombState.OPEN),
         )
 
     def open(self, uid: int, options: Mapping[str, Any], passphrase: bytes | None) -> RunningJob:
-        """Open it; a passphrase answers the question that may be pending. Raises WrongState."""
+        """Open it; a passphrase answers the question that may be pending. Raises WrongState.
+
+        With `read-only` (bool) nothing is written to it, not even by a checker.
+        """
         event = OpenAsked(answer=passphrase is not None)
-        return self._ask("open", uid, event, passphrase=passphrase)
+        read_only = bool(options.get("read-only"))
+        return self._ask("open", uid, event, passphrase=passphrase, read_only=read_only)
 
     def close(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
         """Close it; `force` (bool) ends who is in the way. Raises WrongState.
@@ -165,12 +180,13 @@ class Owner:
         *,
         passphrase: bytes | None = None,
         force: float = 0.0,
+        read_only: bool = False,
     ) -> RunningJob:
         self._permit(event)
 
         async def work(job: RunningJob) -> None:
             outcome = asyncio.get_running_loop().create_future()
-            self._inbox.put_nowait(Asked(event, outcome, passphrase, force))
+            self._inbox.put_nowait(Asked(event, outcome, passphrase, force, read_only))
             await self._settled(outcome, operation)
 
         return self._jobs.start(operation, self.path, uid, work)
@@ -241,6 +257,8 @@ class Owner:
             with suppress(asyncio.CancelledError):
                 await self._task
         await self._stop_work()
+        if self._doubt:
+            self._doubt.cancel()
         for outcome in self._waiting:
             outcome.cancel()
         await self.leave()
@@ -276,6 +294,7 @@ class Owner:
             asked.outcome.set_exception(error)
             return
         self._passphrase, self._force = asked.passphrase, asked.force
+        self._read_only = asked.read_only
         self._waiting.append(asked.outcome)
         await self._take(asked.event)
 
@@ -293,6 +312,8 @@ class Owner:
                 self._works.fallback.ensure()
             waiting, self._waiting = self._waiting, []
             self._mapper = self._mapping()
+            if self._life.state in IDLE:
+                self._read_only = False
             for outcome in waiting:
                 if not outcome.done():
                     outcome.set_result(self._life)
@@ -303,7 +324,28 @@ class Owner:
     def _mapping(self) -> str:
         """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
         mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
+        self._health = health.look(mounted, self.volume.target)
         return mounted.devnode if mounted else ""
+
+    def doubt(self) -> None:
+        """The kernel has something to say about the open file system: see how it is doing."""
+        if self._doubt is None and self._life.state is TombState.OPEN:
+            self._doubt = asyncio.get_running_loop().create_task(
+                self._examine(), name=f"examine tomb {self.config.name}"
+            )
+
+    async def _examine(self) -> None:
+        try:
+            # It is said before it is so; and what is said a hundred times is looked at once.
+            await asyncio.sleep(DOUBT)
+            down = False
+            with suppress(ImmudError, OSError):
+                down = await in_child(health.is_down, self.volume.target, timeout=5)
+            mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
+            self._health = health.look(mounted, self.volume.target, down=down)
+            self._changed()
+        finally:
+            self._doubt = None
 
     def _follow(self) -> None:
         """Give a job to what happens of itself, so that it can be seen and cancelled."""
@@ -398,7 +440,12 @@ class Owner:
             passphrase, self._passphrase = self._passphrase, None
         pulled = "the pulled " if action is Action.PURGE else ""
         for holder in await self._works.perform(
-            action, Order(self._device, passphrase, self._force, self._key_drive())
+            action,
+            Order(
+                *(self._device, passphrase, self._force, self._read_only),
+                key_drive=self._key_drive(),
+            ),
+            self._progress,
         ):
             self._log.warning(
                 f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
@@ -409,6 +456,12 @@ class Owner:
         """The drive with the key, where exactly one answers to its place."""
         found = key_drives(self.config, self._devices.values())
         return found[0] if len(found) == 1 else None
+
+    def _progress(self, fraction: float) -> None:
+        """Show on the jobs people wait for how far the work is."""
+        for job in self._jobs.running.values():
+            if job.view.object == self.path:
+                job.progress(fraction)
 
     async def _say_farewell(self) -> None:
         """Units that hooked themselves to the open tomb stop first, and are not in the way.

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 
 from immud.log import Logger, MessageId
-from immud.model import Problem, Severity, TombState
+from immud.model import Problem, Severity, TombConfig, TombState
+from immud.tomb import health
+from immud.tomb.health import Health
 from immud.tomb.machine import IDLE, Life
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
@@ -17,9 +19,14 @@ _NOTEWORTHY = {
 
 
 def problems(
-    name: str, life: Life, volume: Volume, devices: Mapping[str, Device]
+    config: TombConfig,
+    life: Life,
+    volume: Volume,
+    devices: Mapping[str, Device],
+    state: Health,
 ) -> tuple[Problem, ...]:
-    """What a person should know about the tomb `name`."""
+    """What a person should know about a tomb."""
+    name = config.name
     data = {"tomb": name}
     found = []
     if life.error and life.state is not TombState.OPEN:
@@ -41,6 +48,12 @@ def problems(
         found.append(Problem(Severity.NOTICE, "tomb-hides-files", text, data))
     if life.state is TombState.OPEN:
         found += volume.notes
+    if state.fault and life.state is TombState.OPEN:
+        device = devices.get(life.device)
+        how = health.repair(config, device.devnode if device else "DEVICE", state.fs_type)
+        said = health.sentence(state, volume.damage, how)
+        text = f"Tomb {name} is open, but {said}"
+        found.append(Problem(Severity.WARNING, "tomb-damaged", text, {**data, "repair": how}))
     return tuple(found)
 
 

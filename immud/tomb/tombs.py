@@ -1,6 +1,7 @@
 """All tombs of the configuration, and what the devices and mounts mean for them."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 
@@ -17,6 +18,7 @@ from immud.tomb.owner import Owner, Told
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
 from immud.watch.devices import Device, DeviceEvent, What
+from immud.watch.kmsg import KernelLog
 from immud.watch.table import Reading
 
 HOME = "/var/home"
@@ -54,6 +56,7 @@ class Tombs:
         for name, config in self._wanted.items():
             self._owners[name] = self._owner(config)
         self._started = False
+        self._log = KernelLog(self._heard)
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
     def _works(self, config: TombConfig) -> Works:
@@ -98,7 +101,22 @@ class Tombs:
     def _settled(self) -> None:
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
             self._apply()
+        self._log.listen(frozenset(self._open_nodes()))
         self._changed()
+
+    def _open_nodes(self) -> dict[str, Owner]:
+        """The owners of what is open, by the kernel's name of the mapping (`dm-0`)."""
+        views = ((owner, owner.view) for owner in self._owners.values())
+        return {
+            os.path.basename(os.path.realpath(view.mapper)): owner
+            for owner, view in views
+            if view.mapper and view.state is TombState.OPEN
+        }
+
+    def _heard(self, node: str) -> None:
+        """The kernel has something to say about a device: perhaps that it has errors."""
+        if owner := self._open_nodes().get(node):
+            owner.doubt()
 
     def start(self) -> None:
         """Take over what is there. Devices told before belong to it."""
@@ -171,3 +189,4 @@ class Tombs:
                     await job.wait()
         for owner in self._owners.values():
             await owner.stop()
+        self._log.close()

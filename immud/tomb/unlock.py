@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from immud.child import in_child
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
-from immud.tomb import blkid, dm, header, identity, libcryptsetup, secret
+from immud.tomb import blkid, check, dm, header, identity, libcryptsetup, secret
+from immud.tomb.filesystems import FILE_SYSTEMS
 from immud.tomb.pin import Pin, dumps, loads, unencrypted
 from immud.tomb.secret import check as check_key
 
@@ -26,9 +27,6 @@ PROGRAMS = (
 )
 # A key derivation made for a fast machine takes minutes on a slow one.
 TIMEOUT = 300.0
-
-# What people's homes can be on: permissions, and a checker or a log. vfat has neither.
-FILE_SYSTEMS = ("ext4", "xfs", "btrfs", "f2fs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,7 @@ class Request:
     mapping: str
     key: str = "ask"
     passphrase: bytes | None = field(default=None, repr=False)
+    read_only: bool = False
 
     @property
     def asks(self) -> bool:
@@ -52,12 +51,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Inner:
-    """The file system in an unlocked and verified volume. `pinned` where that was just now."""
+    """The file system in an unlocked and verified volume. `pinned` where that was just now.
+
+    `sound` where its checker has nothing to do.
+    """
 
     mapping: str
     fs_type: str
     uuid: str
     pinned: bool = False
+    sound: bool = False
 
 
 def program() -> str:
@@ -96,6 +99,7 @@ async def _ask(request: Request) -> None:
     """Have systemd-cryptsetup(8) ask the person, or a token, for the key."""
     # The person takes the time they need; pulling the drive or cancelling ends the question.
     options = f"luks,tries=3,header={header.path(request.tomb)}"
+    options += ",read-only" if request.read_only else ""
     try:
         await run(
             *(program(), "attach", request.mapping, request.device, "-", options), timeout=None
@@ -114,7 +118,7 @@ def _wrong_key(request: Request) -> WrongKey:
 
 # --- in a child -------------------------------------------------------------------
 
-Answer = tuple[str, str, str, bool]
+Answer = tuple[str, str, str, bool, bool]
 
 
 def _unlock(request: Request) -> Answer:
@@ -130,7 +134,7 @@ def _unlock(request: Request) -> Answer:
         )
         with source as (key, length):
             try:
-                copy.header.activate(request.mapping, key, length)
+                copy.header.activate(request.mapping, key, length, read_only=request.read_only)
             except libcryptsetup.Failed as error:
                 if error.errno == errno.EPERM:
                     raise _wrong_key(request) from error
@@ -170,7 +174,7 @@ def _compare(request: Request, pin: Pin) -> Answer:
             request.device, f"the kernel decrypts it as {table or 'nothing'} instead of {wanted}"
         )
     node = f"/dev/mapper/{request.mapping}"
-    fs_type, uuid = blkid.probe(node, FILE_SYSTEMS)
+    fs_type, uuid = blkid.probe(node, tuple(FILE_SYSTEMS))
     if not fs_type:
         raise ImmudError(
             f"The volume holds no file system that a tomb can have, which are "
@@ -180,7 +184,8 @@ def _compare(request: Request, pin: Pin) -> Answer:
         raise identity.wrong(
             request.device, f"the file system in it is {uuid} and not {pin.file_system}"
         )
-    return request.mapping, fs_type, uuid, _pin(request.tomb, pin, uuid)
+    pinned = _pin(request.tomb, pin, uuid)
+    return request.mapping, fs_type, uuid, pinned, check.is_sound(fs_type, node)
 
 
 def _pin(tomb: str, pin: Pin, uuid: str) -> bool:

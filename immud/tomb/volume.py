@@ -45,6 +45,8 @@ class Volume:
         self.unmounted = False
         self.inner: Inner | None = None
         self.notes: tuple[Problem, ...] = ()
+        # What its checker, or the kernel, said when it was opened last.
+        self.damage, self.checked = "", False
         self.lookup = lookup
         self.nudge = nudge
 

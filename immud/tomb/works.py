@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.tomb import binds, closing, opening
+from immud.tomb import binds, closing, mounting, opening
+from immud.tomb.check import Progress
 from immud.tomb.fallback import Fallback
 from immud.tomb.machine import Action
 from immud.tomb.nesting import Nest
@@ -22,6 +23,7 @@ class Order:
     device: Device | None = None
     passphrase: bytes | None = field(default=None, repr=False)
     force: float = 0.0
+    read_only: bool = False
     key_drive: Device | None = None
 
 
@@ -33,8 +35,11 @@ class Works:
         self.fallback = fallback
         self.nest = nest
 
-    async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
-        """Perform `action`; returns who was ended for it. Raises ImmudError, OSError."""
+    async def perform(self, action: Action, order: Order, progress: Progress) -> tuple[Holder, ...]:
+        """Perform `action`; returns who was ended for it. Raises ImmudError, OSError.
+
+        `progress` is told how far it is, from 0.0 to 1.0, where that can be known.
+        """
         volume = self.volume
         match action:
             case Action.UNMOUNT:
@@ -48,7 +53,7 @@ class Works:
             case _:
                 if order.device is None:
                     raise ImmudError("Its drive is gone; plug it in again.")
-                await self._with(action, order.device, order)
+                await self._with(action, order.device, order, progress)
         return ()
 
     async def attach(self) -> None:
@@ -57,16 +62,19 @@ class Works:
         if mapping := self.volume.state().mounted:
             await binds.attach(self.volume, mapping)
 
-    async def _with(self, action: Action, device: Device, order: Order) -> None:
+    async def _with(self, action: Action, device: Device, order: Order, progress: Progress) -> None:
         volume = self.volume
         match action:
             case Action.UNLOCK:
-                await opening.unlock(volume, device, order.passphrase, order.key_drive)
+                await opening.unlock(
+                    *(volume, device, order.passphrase, order.key_drive),
+                    read_only=order.read_only,
+                )
             case Action.CHECK:
                 await opening.recognise(volume, device)
-                await opening.check(volume, device)
+                await mounting.check(volume, device, progress)
             case Action.MOUNT:
-                await opening.mount(volume, device, self.fallback, self.nest)
+                await mounting.mount(volume, device, self.fallback, self.nest, progress)
                 if volume.config.binds or volume.config.bind_hooks:
                     await self.attach()
             case Action.EJECT:

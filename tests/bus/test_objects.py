@@ -80,6 +80,8 @@ async def test_every_declared_signature_holds(bus: PrivateBus, link: Link) -> No
         "State",
         "MountPoint",
         "AutoOpen",
+        "FsType",
+        "ReadOnly",
         "LastError",
         "Absent",
     }

@@ -8,9 +8,10 @@ be made anywhere, with any content, and opens like one that was made on the mach
 
 import contextlib
 import os
+import stat
 import tempfile
 import uuid as uuids
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ PASSPHRASE = b"correct horse battery staple"
 LETTER = "alice/Documents/letter.txt"
 CONTENT: Mapping[str, str] = {LETTER: "a letter, carried\n", "alice/.profile": "# carried\n"}
 
+_SMALLEST = {"ext4": 0, "btrfs": 128 << 20, "xfs": 320 << 20}
+"""What each mkfs asks for, bytes."""
 _FIRST = 1 << 20
 """Where a partition begins, bytes."""
 
@@ -58,14 +61,17 @@ def luks(
     version: int = 2,
     partition: bool = False,
     owner: int = 1000,
+    fstype: str = "ext4",
+    damage: Callable[[Path], None] | None = None,
 ) -> Drive:
-    """Make a drive of `size` bytes at `path`, opened by `passphrase`, with ext4 and `content`.
+    """Make a drive of `size` bytes at `path`, opened by `passphrase`, with `content` in `fstype`.
 
     `content` maps file names to texts; directories and files belong to `owner`, the top
     directory to root. With `partition` the drive has a GPT and the container in its partition 1.
     `version` is LUKS's, 1 or 2 (1 has no label). The cost of the key derivation is the least
-    possible, for the time of the tests.
+    possible, for the time of the tests. `damage` is done to the file system before it is encrypted.
     """
+    size = max(size, _SMALLEST[fstype])
     uuid = uuid or str(uuids.uuid4())
     with tempfile.TemporaryDirectory(dir=path.parent) as place:
         aside = Path(place)
@@ -78,7 +84,13 @@ def luks(
         options += ["--type", f"luks{version}", "--uuid", uuid]
         offset = _format(container, key, passphrase, options)
         plain = aside / "plain"
-        _file_system(plain, aside / "tree", size - offset, content, owner)
+        tree = aside / "tree"
+        _fill(tree, content, owner)
+        plain.touch()
+        os.truncate(plain, size - offset)
+        make_file_system(plain, fstype, tree)
+        if damage:
+            damage(plain)
         _encrypt(plain, container, offset, key)
         partuuid = ""
         if partition:
@@ -137,9 +149,7 @@ def _format(container: Path, key: bytes, passphrase: bytes, options: Sequence[st
     raise HarnessError("cryptsetup luksDump does not say where the data begins")
 
 
-def _file_system(
-    plain: Path, tree: Path, size: int, content: Mapping[str, str], owner: int
-) -> None:
+def _fill(tree: Path, content: Mapping[str, str], owner: int) -> None:
     tree.mkdir()
     for name, text in content.items():
         file = tree / name
@@ -148,9 +158,34 @@ def _file_system(
     for above, directories, files in os.walk(tree):
         for name in (*directories, *files):
             os.chown(Path(above) / name, owner, owner)
-    plain.touch()
-    os.truncate(plain, size)
-    run("mkfs.ext4", "-q", "-F", "-L", "home", "-d", str(tree), str(plain))
+
+
+def make_file_system(plain: Path, fstype: str, tree: Path) -> None:
+    """Make a file system with what is in `tree` in the file `plain`, labelled `home`."""
+    match fstype:
+        case "ext4":
+            run("mkfs.ext4", "-q", "-F", "-L", "home", "-d", str(tree), str(plain))
+        case "btrfs":
+            run("mkfs.btrfs", "-q", "-f", "-L", "home", "--rootdir", str(tree), str(plain))
+        case "xfs":
+            with tempfile.NamedTemporaryFile("w", dir=plain.parent) as prototype:
+                # No boot block, and counts that are not used any more.
+                prototype.write("/dev/null\n0 0\n" + _prototype(tree, "/"))
+                prototype.flush()
+                run("mkfs.xfs", "-q", "-f", "-L", "home", "-p", prototype.name, str(plain))
+        case _:
+            raise HarnessError(f"no mkfs for {fstype} here")
+
+
+def _prototype(path: Path, name: str) -> str:
+    """A tree as the protofile of mkfs.xfs(8) has it."""
+    found = path.lstat()
+    kind, mode = ("d" if path.is_dir() else "-"), stat.S_IMODE(found.st_mode)
+    line = f"{name} {kind}--{mode:03o} {found.st_uid} {found.st_gid}".removeprefix("/ ")
+    if kind == "-":
+        return f"{line} {path}\n"
+    below = "".join(_prototype(entry, entry.name) for entry in sorted(path.iterdir()))
+    return f"{line}\n{below}$\n"
 
 
 def _encrypt(plain: Path, container: Path, offset: int, key: bytes) -> None:

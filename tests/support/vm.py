@@ -268,8 +268,11 @@ class VM:
 
     # Drives
 
-    def plug(self, drive: Drive) -> None:
-        """Plug the drive into a USB port. Several may be, each once."""
+    def plug(self, drive: Drive, *, read_only: bool = False) -> None:
+        """Plug the drive into a USB port. Several may be, each once.
+
+        With `read_only` its switch is on: it says so, and takes no writes.
+        """
         assert drive.path not in self._plugged, "the drive is plugged in already"
         number = next(self._numbers)
         self.qmp.execute(
@@ -277,6 +280,7 @@ class VM:
             driver="raw",
             node_name=f"drive{number}",
             file={"driver": "file", "filename": str(drive.path)},
+            read_only=read_only,
         )
         self.qmp.execute(
             "device_add",

@@ -44,6 +44,7 @@ class Bench:
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
         self.target, self.hidden, self.notes = "/var/home", False, ()
+        self.damage = ""
         self.fallback = NoFallback()
         self.nest = self
         self.rooted = True
@@ -79,7 +80,9 @@ class Bench:
     def volume(self) -> "Bench":
         return self
 
-    async def perform(self, action: Action, order: Order) -> tuple[Holder, ...]:
+    async def perform(
+        self, action: Action, order: Order, progress: Callable[[float], None]
+    ) -> tuple[Holder, ...]:
         forced = action is Action.UNMOUNT and order.force
         if action is Action.UNLOCK:
             self.passphrases.append(order.passphrase)

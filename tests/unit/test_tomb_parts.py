@@ -10,7 +10,6 @@ from immud.errors import ImmudError
 from immud.model import Holder
 from immud.tomb import dm, secret
 from immud.tomb.holders import cgroup_of, maps_name, sentence, unit_of, whole
-from immud.tomb.mounts import split_options
 from immud.tomb.unlock import check_key
 
 
@@ -58,20 +57,6 @@ def test_the_request_is_laid_out_as_the_kernel_has_it() -> None:
 def test_a_crypt_table_is_read_around_its_key(table: str, crypt: dm.Crypt) -> None:
     text = f"aes-xts-plain64 {table}".encode()
     assert dm.parse_crypt(bytearray(b"12345" + text + b"\0more"), 5, 5 + len(text)) == crypt
-
-
-def test_nosuid_and_nodev_always_hold() -> None:
-    assert split_options(()) == (0x06, [])
-    assert split_options(("noexec", "noatime", "ro")) == (0x06 | 0x08 | 0x10 | 0x01, [])
-    assert split_options(("compress=zstd", "acl")) == (0x06, [("compress", "zstd"), ("acl", None)])
-
-
-@pytest.mark.parametrize(
-    "option", ["suid", "dev", "a,suid", "a\nb", "a\tb", "", "=x", "bind", "loop=/dev/loop0", "a b"]
-)
-def test_options_that_would_undo_that_are_refused(option: str) -> None:
-    with pytest.raises(ImmudError, match="option"):
-        split_options((option,))
 
 
 USER = "/user.slice/user-1000.slice"

@@ -1,0 +1,99 @@
+"""How the file system of an open tomb is doing, as the kernel shows it.
+
+An ext4, btrfs or f2fs that finds itself damaged becomes read-only as a whole,
+which wakes nobody who waits for the mount table; an xfs shuts down, and every
+access fails. Both are said in the kernel's log: see `immud.watch.kmsg`.
+"""
+
+import errno
+import os
+from dataclasses import dataclass
+from enum import StrEnum
+
+from immud.early import mountinfo
+from immud.early.mountinfo import MountEntry
+from immud.model import TombConfig
+from immud.tomb import dm, drive
+from immud.tomb.filesystems import FILE_SYSTEMS
+
+
+class Fault(StrEnum):
+    """What is wrong with an open file system."""
+
+    NONE = ""
+    READ_ONLY = "read-only"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The file system of an open tomb; empty where none is open."""
+
+    fs_type: str = ""
+    read_only: bool = False
+    fault: Fault = Fault.NONE
+
+
+# How a superblock says that nothing can be written: since Linux 6.14 ext4 has words of its own
+# for what was an error's doing.
+_STOPPED = frozenset({"ro", "emergency_ro"})
+
+
+def of(entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False) -> Health:
+    """The health of the file system mounted as `entry`. Pure.
+
+    Whoever wants it read-only has its mapping read-only: a superblock that is so
+    on a writable mapping is the work of errors.
+    """
+    if entry is None:
+        return Health()
+    words = set(entry.super_options.split(","))
+    stopped = bool(words & _STOPPED)
+    fault = Fault.NONE
+    if down or "shutdown" in words:
+        fault = Fault.DOWN
+    elif stopped and not mapped_read_only:
+        fault = Fault.READ_ONLY
+    return Health(entry.fstype, stopped or entry.read_only, fault)
+
+
+def look(mapping: dm.Mapping | None, target: str, *, down: bool = False) -> Health:
+    """The health of what is mounted from `mapping` at `target`."""
+    if mapping is None:
+        return Health()
+    entry = mountinfo.top(mountinfo.read(), target)
+    return of(entry, mapped_read_only=drive.read_only(mapping.number), down=down)
+
+
+def is_down(target: str) -> bool:
+    """In a child, for it may sleep: whether the file system at `target` has shut down."""
+    try:
+        os.close(os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (errno.EIO, errno.EUCLEAN)
+    return False
+
+
+def repair(config: TombConfig, devnode: str, fstype: str) -> str:
+    """What a person runs to repair a file system: one line for a shell."""
+    name = f"{config.name}-repair"
+    key = "" if config.key == "ask" else f" --key-file {config.key}"
+    return (
+        f"to repair it, run: immud close {config.name}; "
+        f"cryptsetup open{key} {devnode} {name} && "
+        f"{FILE_SYSTEMS[fstype].repair} /dev/mapper/{name}; "
+        f"cryptsetup close {name}; immud open {config.name}"
+    )
+
+
+def sentence(health: Health, damage: str, how: str) -> str:
+    """What a person is told of a fault; empty where there is none. `how` is `repair`'s."""
+    if health.fault is Fault.DOWN:
+        return (
+            "its file system found errors and has shut down: nothing on it can be read or "
+            f"written until it is opened again. If that does not help, {how}"
+        )
+    if health.fault is Fault.READ_ONLY:
+        why = f" ({damage})" if damage else ""
+        return f"it is read-only, for its file system has errors{why}; {how}"
+    return ""

@@ -1,0 +1,144 @@
+"""Checking and mounting what is in an unlocked volume: writable if it can be, else read-only.
+
+What a work finds done already it leaves as it is: any of them may be repeated.
+"""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from immud.early import kernel, mountinfo
+from immud.errors import DamagedVolume, ImmudError
+from immud.tomb import absent, dm, drive, health, holders, mounts
+from immud.tomb import check as checking
+from immud.tomb.check import Progress
+from immud.tomb.fallback import Fallback, Guard
+from immud.tomb.filesystems import FILE_SYSTEMS
+from immud.tomb.holders import Found, Holders
+from immud.tomb.nesting import Nest
+from immud.tomb.unlock import Inner
+from immud.tomb.volume import Volume
+from immud.watch.devices import Device
+
+
+def _inner(volume: Volume, mapping: dm.Mapping) -> Inner:
+    if volume.inner is None or volume.inner.mapping != mapping.name:
+        raise ImmudError("The volume was not looked at before it is used; open it again.")
+    return volume.inner
+
+
+async def check(volume: Volume, device: Device, progress: Progress) -> None:
+    """Have the file system's own checker look at it, and repair what is safe to.
+
+    What it leaves damaged keeps the mount from being writable, and no more.
+    """
+    mapping = volume.mapping(device)
+    inner = _inner(volume, mapping)
+    volume.damage, volume.checked = "", False
+    # What cannot be written to cannot be repaired.
+    if not inner.sound and not drive.read_only(mapping.number):
+        volume.damage = await checking.check(inner.fs_type, mapping.devnode, progress)
+        volume.checked = True
+
+
+async def mount(
+    volume: Volume, device: Device, fallback: Fallback, nest: Nest, progress: Progress
+) -> None:
+    """Mount the mapping at its place, nosuid and nodev, as soon as that is free.
+
+    What was there while the tomb was away stays, hidden, and shows when the tomb goes.
+    Tombs that are open inside that place are mounted again, on top of this one.
+    Writable if it can be; where it is damaged, read-only. Raises ImmudError where
+    neither can be done.
+    """
+    mapping = volume.mapping(device)
+    if volume.state().mounted:
+        return
+    await fallback.settled()
+    other = mountinfo.top(mountinfo.read(), volume.target)
+    if other and not absent.ours(other):
+        raise ImmudError(
+            f"{other.source} is already mounted at {volume.target}; unmount it, and remove it "
+            "from /etc/fstab if it is there."
+        )
+    work = _Mounting(volume, mapping, _inner(volume, mapping).fs_type, fallback, nest)
+    if drive.read_only(mapping.number) or not await work.writable(progress):
+        await work.readable(device)
+    if other:
+        volume.hidden = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Mounting:
+    """One volume on its way to its place."""
+
+    volume: Volume
+    mapping: dm.Mapping
+    fstype: str
+    fallback: Fallback
+    nest: Nest
+
+    async def writable(self, progress: Progress) -> bool:
+        """Mount it to be written to; False where it is damaged, in a way `volume` says then."""
+        volume = self.volume
+        while not volume.damage:
+            try:
+                await self._mount()
+            except DamagedVolume as error:
+                said = str(error).rstrip(".")
+            else:
+                return True
+            if FILE_SYSTEMS[self.fstype].checker and not volume.checked:
+                # The superblock said that all was well, and so the checker was not asked.
+                volume.damage = await checking.check(self.fstype, self.mapping.devnode, progress)
+                volume.checked = True
+            else:
+                volume.damage = said
+        return False
+
+    async def readable(self, device: Device) -> None:
+        """Mount it read-only, if need be without its log, which may not be read or written to."""
+        with suppress(DamagedVolume):
+            await self._mount("ro")
+            return
+        try:
+            await self._mount("ro", *FILE_SYSTEMS[self.fstype].unwritten)
+        except DamagedVolume as error:
+            said = (self.volume.damage or str(error)).rstrip(".")
+            how = health.repair(self.volume.config, device.devnode, self.fstype)
+            raise ImmudError(f"{said}. It cannot even be read; {how}") from error
+
+    async def _mount(self, *more: str) -> None:
+        volume, config, guard = self.volume, self.volume.config, self.fallback.guard()
+        options = [*config.options, *more]
+        build = partial(mounts.build, self.mapping.devnode, self.fstype, options, config.map)
+        try:
+            while True:
+                volume.hidden, found = await self.nest.in_turn(
+                    _mount_unheld, build, volume.target, guard, timeout=300
+                )
+                if not found:
+                    return
+                await self.fallback.free(Holders(found))
+        finally:
+            self.fallback.resume()
+
+
+def _mount_unheld(
+    build: Callable[[], int], target: str, guard: Guard | None, below: list[str]
+) -> tuple[bool, list[Found]]:
+    """In a child: mount, unless somebody holds what that would hide; whether it hid anything.
+
+    They are looked for last, when nothing is left to do but the move itself, and to
+    take away what is mounted `below`.
+    """
+    tree = build()
+    try:
+        if found := holders.scan(*guard) if guard else []:
+            return False, found
+        mounts.take_away(below, kernel.MNT_DETACH)
+        return mounts.place(tree, target), []
+    finally:
+        os.close(tree)
