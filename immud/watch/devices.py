@@ -3,9 +3,12 @@
 Pure: `immud.watch.udev` feeds it what libudev says.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+_ENCODED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +82,14 @@ def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = F
 
 
 def decoded(text: str) -> str:
-    """A label as it was written: udev writes unusual bytes as `\\x20` in its _ENC properties."""
-    if "\\x" not in text:
-        return text
-    head, *rest = text.split("\\x")
-    raw = head.encode()
-    for piece in rest:
-        raw += bytes.fromhex(piece[:2]) + piece[2:].encode()
-    return raw.decode(errors="replace")
+    """A label as it was written: udev writes unusual bytes as `\\x20` in its _ENC properties.
+
+    Whatever was written, this can be said on the bus: UTF-8 without a zero byte.
+    """
+    raw = _ENCODED.sub(
+        lambda match: bytes((int(match[1], 16),)), text.encode(errors="surrogateescape")
+    )
+    return raw.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def usable(properties: Mapping[str, str], *, initialized: bool, sectors: str) -> bool:

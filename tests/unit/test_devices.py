@@ -1,5 +1,6 @@
 """Devices as values, what came and went, and which of them a tomb means."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,12 @@ def test_described_as_udev_has_it() -> None:
 def test_labels_are_decoded() -> None:
     assert decoded("K\\xc3\\xa4se \\x5cx") == "Käse \\x"
     assert decoded("plain") == "plain"
+
+
+@pytest.mark.parametrize("text", ["\\x", "\\xzz", "a\\x4", "\\x00", "\\xff", "\udcff", "\\x+1"])
+def test_no_label_is_a_defect(text: str) -> None:
+    assert "\0" not in decoded(text)
+    decoded(text).encode()
 
 
 def test_what_is_there_and_usable() -> None:
