@@ -190,6 +190,21 @@ COMMANDS = (
         (JSON,),
     ),
     Command(
+        "debug",
+        "collect what a report of a defect needs",
+        "Prints versions, configuration, plan, state, mounts and the journal of immud: what a "
+        "report of a defect needs. No key and no passphrase is in it, but names of drives and "
+        "users are: read it before you send it. As root it has more.",
+        "debug",
+        "debug",
+        (
+            (
+                ("--output",),
+                {"metavar": "FILE", "default": "", "help": "write it to FILE, which is new"},
+            ),
+        ),
+    ),
+    Command(
         "daemon",
         "run the daemon in the foreground",
         "Runs the daemon, as immud.service does once the layout is in place.",

@@ -31,3 +31,27 @@ def test_status_plan_enable_and_disable(container: Container) -> None:
     told = container.run("immud", "status", check=False)
     assert told.status == 3
     assert "not enabled" in told.stderr
+
+
+def test_a_report_has_what_is_needed_and_no_secret(container: Container) -> None:
+    container.disk.run("env", "container=chroot", "immud", "enable")
+    container.disk.run("mkdir", "-p", "/etc/immud/keys")
+    container.disk.write("/etc/immud/keys/home", "hunter2")
+    tomb = '[tomb.home]\nlabel = "mine"\nkey = "/etc/immud/keys/home"\n'
+    container.disk.write("/etc/immud/immud.toml", tomb)
+    container.disk.write("/etc/fstab", "//nas/x /mnt/x cifs noauto,password=hunter2 0 0\n")
+    container.boot()
+    whole = container.run("immud", "debug").stdout
+    for part in ("immud.toml", "mountinfo", "packages", "unit file", "journal of this boot"):
+        assert f"{part} ==" in whole, part
+    assert '"root_read_only": true' in whole
+    assert "Layout done" in whole or "immud.service" in whole
+    assert "hunter2" not in whole
+    told = container.run("immud", "debug", "--output", "/var/tmp/report").stdout
+    assert "read it before you send it" in told
+    assert container.run("stat", "-c", "%a", "/var/tmp/report").stdout == "600\n"
+    again = container.run("immud", "debug", "--output", "/var/tmp/report", check=False)
+    assert (again.status, "exists" in again.stderr) == (1, True)
+    # of what a user may not read, it says so, and goes on
+    container.run("useradd", "-m", "-d", "/var/home/bob", "bob")
+    assert "by not root" in container.run("immud", "debug", user="bob").stdout
