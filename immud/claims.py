@@ -56,7 +56,15 @@ def of_binds(
             yield key, "is for a tomb that is mounted elsewhere: people's homes are in this one"
         for path, target in tomb.binds:
             key = ("tomb", tomb.name, "binds", path)
+            inside = f"{tomb.mount}/{path}"
             wrong = [
+                *(
+                    f"cannot show {path}: it is where tomb {other.name} goes"
+                    for other in tombs
+                    if other is not tomb
+                    and within(inside, other.mount)
+                    and within(other.mount, tomb.mount)
+                ),
                 *_reasons(target, tombs, rows, sources),
                 *(
                     f"and {other} of tomb {owner} are one inside the other"

@@ -135,8 +135,10 @@ class Company:
             async with asyncio.timeout(FAREWELL):
                 await self._targets.settled(*_targets(about))
         if failed := await self._hooks.run(Event.CLOSING, about):
-            raise HookFailed(f"{failed[0]} Tomb {about.name} stays open; to close it all the same: "
-                             f"immud close --force {about.name}")  # fmt: skip
+            force = f"immud close --force {about.name}"
+            raise HookFailed(
+                f"Tomb {about.name} stays open (to close it all the same: {force}). {failed[0]}"
+            )
 
     async def _run(self, event: Event, about: About) -> None:
         """Nobody waits for these, so they wait for the bus."""

@@ -13,14 +13,14 @@ lean.block()
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from immud import log
 from immud.bus.adapter import Connection
 from immud.bus.link import Link
 from immud.child import in_child
-from immud.company import Company
+from immud.companions import Companions
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
 from immud.early import facts, namespaces, notify, pid1
@@ -28,7 +28,6 @@ from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
-from immud.hooks import About
 from immud.jobs import Jobs, RunningJob
 from immud.model import (
     Config,
@@ -43,9 +42,6 @@ from immud.model import (
 from immud.run import run
 from immud.service import Changed
 from immud.state import Layout, attest, overall
-from immud.suspend import Suspend
-from immud.systemd import Systemd
-from immud.tomb.machine import Action
 from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
@@ -58,8 +54,6 @@ from immud.watch.udev import UdevWatch
 MANAGER_PATH = "/org/immud1"
 # Changes within this time are told as one, and after what they have set going, seconds.
 TOGETHER = 0.01
-# What is to be run after the tombs are closed gets this long when the system stops, seconds.
-LAST_WORDS = 5.0
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -92,19 +86,18 @@ class Daemon:
         self._jobs = Jobs(self._notify)
         self._mounts = MountWatch(self._table_changed)
         self._udev = UdevWatch(self._device)
+        self._companions = Companions(lambda: self._tombs.by_name, self._connection, self._notify)
         self._tombs = Tombs(
             self.config.tombs,
             jobs=self._jobs,
             changed=self._tombs_changed,
-            on_open=self._tomb_opened,
-            on_closed=self._tomb_closed,
+            on_open=self._companions.opened,
+            on_closed=self._companions.closed,
             lookup=self._udev.lookup,
             managers=UserManagers(self._connection),
         )
         self._guard = self._make_guard()
         self._link: Link | None = None
-        self._company = Company(Systemd(self._connection), self._notify)
-        self._suspend = Suspend(self._connection, lambda: self._tombs.by_name, self._notify)
 
     # What is published: see immud.service.Service
 
@@ -116,7 +109,7 @@ class Daemon:
         udev = (NO_UDEV,) if self.config.tombs and not self._udev.available else ()
         found = (
             *self._config_problems, *self._layout.problems, *self._guard_problems(),
-            *self._tombs.problems(), *self._company.problems, *self._suspend.problems,
+            *self._tombs.problems(), *self._companions.problems,
             *bus, *udev,
         )  # fmt: skip
         # What matters most comes first, and within that what was found first.
@@ -342,22 +335,8 @@ class Daemon:
         return "; ".join(parts)
 
     def _tombs_changed(self) -> None:
-        tombs = self._tombs.by_name.items()
-        self._company.look({name: tomb.life.state for name, tomb in tombs})
-        self._suspend.look()
+        self._companions.look()
         self._notify()
-
-    def _about(self, name: str) -> About:
-        view = self._tombs.by_name[name].view
-        return About(name, view.mount_point, view.uuid)
-
-    def _tomb_opened(self, name: str) -> None:
-        self._company.opened(self._about(name), self._tombs.by_name[name].attach)
-
-    def _tomb_closed(self, name: str) -> Awaitable[None]:
-        """What hangs on the tomb ends before it is unmounted: hence to be awaited."""
-        polite = self._tombs.by_name[name].life.work is Action.UNMOUNT
-        return self._company.closed(self._about(name), polite=polite)
 
     # The life of the process
 
@@ -375,8 +354,7 @@ class Daemon:
         self._tombs.start()
         self._mounts.start()
         self._link = Link(self, changed=self.refresh)
-        self._link.connected.append(lambda _connection: self._company.connected())
-        self._link.connected.append(lambda _connection: self._suspend.look())
+        self._link.connected.append(self._companions.connected)
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
         tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
         if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
@@ -390,11 +368,11 @@ class Daemon:
         notify.stopping("Stopping")
         self._notify()
         stops = await _system_stops()
-        await self._tombs.stop(close=stops)
         if stops:
-            await self._company.finish(LAST_WORDS)
+            await self._companions.system_stops()
+        await self._tombs.stop(close=stops)
+        await self._companions.close(finish=stops)
         await self._jobs.close()
-        tasks += (*self._company.tasks, *self._suspend.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

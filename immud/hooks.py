@@ -15,7 +15,7 @@ from immud import log
 from immud.errors import ImmudError
 from immud.log import MessageId
 from immud.model import Problem, Severity
-from immud.systemd import NAME_MAX, Systemd, escape
+from immud.systemd import NAME_MAX, Systemd, UnitFailed, escape
 
 DIRECTORY = "/etc/immud/hooks.d"
 # Seconds a hook has, and what it gets to end after that.
@@ -117,7 +117,9 @@ def _judged(directory: str, path: str) -> os.stat_result:
 
 def unit_name(event: Event, tomb: str, hook: str) -> str:
     """The unit a hook is run as, by which journalctl(1) finds what it said."""
-    name = f"immud-hook-{escape(tomb)}-{event}-{escape(os.path.basename(hook))}"
+    # Nobody reads a path out of it, so that a hyphen may stay one.
+    said = escape(f"{tomb}-{event}-{os.path.basename(hook)}").replace(r"\x2d", "-")
+    name = f"immud-hook-{said}"
     return f"{name[: NAME_MAX - len('.service')]}.service"
 
 
@@ -151,8 +153,12 @@ class Hooks:
         for hook in hooks:
             try:
                 await self._one(event, about, hook)
+            except UnitFailed:
+                # The unit is gone with its failure, and what it said is not.
+                see = f"journalctl -u '{unit_name(event, about.name, hook)}'"
+                failed.append(f"The hook {hook} failed for tomb {about.name}; see: {see}")
             except ImmudError as error:
-                failed.append(f"The hook {hook} failed for tomb {about.name}: {error}")
+                failed.append(f"The hook {hook} was not run for tomb {about.name}: {error}")
         for text in failed:
             log.get(tomb=about.name, event=event).warning(text, message_id=MessageId.HOOK_FAILED)
         if tuple(failed) != self._wrong.pop((about.name, event), ()):

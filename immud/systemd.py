@@ -19,6 +19,8 @@ PATH = "/org/freedesktop/systemd1"
 MANAGER = "org.freedesktop.systemd1.Manager"
 UNIT = "org.freedesktop.systemd1.Unit"
 RULE = f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='JobRemoved'"
+PRIVATE = "/run/systemd/private"
+"""PID 1's own socket, for root: it is there when the bus is not, as long as the system lives."""
 JOB_TIMEOUT = 90.0
 """Seconds; DefaultTimeoutStartSec."""
 
@@ -173,6 +175,8 @@ class Systemd:
             await self._on_bus(connection, "RemoveMatch")
 
     async def _on_bus(self, connection: Connection, member: str) -> None:
+        if connection.direct:
+            return  # PID 1 tells whoever is connected to its own socket everything
         try:
             await connection.call_bus(member, "s", RULE)
         except (BusError, Disconnected, TimeoutError) as error:

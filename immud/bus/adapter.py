@@ -127,6 +127,7 @@ class Connection:
 
     def __init__(self) -> None:
         self.unique_name = ""
+        self.direct = False
         self.on_call: Callable[[Call], None] | None = None
         self.on_signal: list[Callable[[Signal], None]] = []
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
@@ -135,15 +136,20 @@ class Connection:
         self._pending: dict[int, asyncio.Future[Any]] = {}
 
     @classmethod
-    async def open(cls, address: str, timeout: float = CALL_TIMEOUT) -> "Connection":
-        """Connect, authenticate and say Hello.
+    async def open(
+        cls, address: str, timeout: float = CALL_TIMEOUT, *, direct: bool = False
+    ) -> "Connection":
+        """Connect, authenticate and say Hello; `direct` to a peer, which is no bus.
 
         Raises OSError where nobody listens or the bus turns us away, TimeoutError.
         """
         self = cls()
+        self.direct = direct
         async with asyncio.timeout(timeout):
             sock = await connect(address)
             self._stream = Stream(sock, self._received, self._ended)
+            if direct:
+                return self
             try:
                 (self.unique_name,) = await self.call(DBUS, DBUS_PATH, DBUS, "Hello")
             except BaseException:

@@ -83,7 +83,7 @@ async def test_opened_and_closed_in_turn(stage: Stage) -> None:
     stage.company.opened(ABOUT, nothing)
     await stage.connect()
     first = await stage.asked()
-    assert first.startswith("immud-hook-my\\x2dtomb-opened-10\\x2da.service fail ")
+    assert first.startswith("immud-hook-my-tomb-opened-10-a.service fail ")
     assert f"'{stage.directory}/hooks.d/opened/10-a'" in first
     for assignment in ("IMMUD_EVENT=opened", "IMMUD_TOMB=my-tomb", "IMMUD_MOUNT_POINT=/"):
         assert assignment in first
@@ -118,7 +118,9 @@ async def test_a_closing_hook_that_fails_says_no(stage: Stage) -> None:
     stage.hook("closed", "never")
     await stage.connect()
     closing = stage.company.closed(ABOUT, polite=True)
-    with pytest.raises(HookFailed, match=r"1-bad failed .* immud close --force my-tomb"):
+    with pytest.raises(
+        HookFailed, match=r"immud close --force my-tomb\)\. The hook .*1-bad failed"
+    ):
         await closing
     assert await stage.asked() == TARGET
     assert "bad" in await stage.hook_asked()

@@ -472,6 +472,9 @@ BAD = {
     "[tomb.work]\nlabel = 'w'\nmount = '/var/work'\nbinds = { y = '/etc/persist' }\n": (
         "8: tomb.work.binds.y: /etc/persist and /etc/persist of tomb home are one inside the other"
     ),
+    TOMB + "binds = { 'w/x' = '/var/games' }\n[tomb.w]\nlabel = 'w'\nmount = '/var/home/w'\n": (
+        '3: tomb.home.binds."w/x": /var/games cannot show w/x: it is where tomb w goes'
+    ),
     TOMB + "bind_hooks = 'a b'\n": (
         '3: tomb.home.bind_hooks: is "a b"; it has to be '
         "the name of a user, true for the tomb's single owner, or false"

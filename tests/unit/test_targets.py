@@ -23,6 +23,6 @@ def test_the_target_of_a_tomb() -> None:
 def test_a_hook_s_unit_has_a_name_systemd_takes() -> None:
     path = "/etc/immud/hooks.d/closing/10-sync mail"
     assert unit_name(Event.CLOSING, "home", path) == (
-        r"immud-hook-home-closing-10\x2dsync\x20mail.service"
+        r"immud-hook-home-closing-10-sync\x20mail.service"
     )
     assert len(unit_name(Event.LOST, "x" * 31, "ü" * 127)) == NAME_MAX
