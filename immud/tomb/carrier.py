@@ -25,14 +25,14 @@ _OPTIONS = ["noexec", "noatime"]
 _FILE = os.O_NONBLOCK | os.O_NOCTTY
 
 
-def attach(devnode: str, fstype: str, path: str) -> str:
+def attach(devnode: str, fstype: str, path: str, readonly: bool = False) -> str:
     """The node of a loop device on the file `path` of the file system on `devnode`.
 
-    It is open in this process, and gone with it where nobody else opens it.
-    Raises ImmudError, OSError.
+    With `readonly`, or where the drive is, nothing is written to either. It is open in
+    this process, and gone with it where nobody else opens it. Raises ImmudError, OSError.
     """
     _forget_loops()
-    tree = _mounted(devnode, fstype, readonly=False)
+    tree = _mounted(devnode, fstype, readonly=readonly)
     try:
         file, readonly = _open(tree, devnode, path)
     finally:

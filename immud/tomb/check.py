@@ -20,10 +20,9 @@ Progress = Callable[[float], None]
 
 TIMEOUT = 24 * 3600.0
 
-# fsck(8): bits of its exit status.
+# fsck(8): bits of its exit status that say that all is well now; any other leaves damage.
 CORRECTED = 1 | 2
-UNCORRECTED = 4
-_ENDINGS = tuple(range(16))
+_ENDINGS = tuple(range(256))
 
 # The disk layout of ext4 (Documentation/filesystems/ext4/super.rst).
 _SUPERBLOCK = 1024

@@ -115,9 +115,10 @@ def known(option: str) -> bool:
 def parameters(fstype: str, given: Iterable[str]) -> list[str]:
     """What the file system is told: the options given, checked, and its defaults.
 
-    Raises ImmudError for an option it does not have, or must not be given.
+    Any other than a tomb's has neither. Raises ImmudError for an option it does not
+    have, or must not be given.
     """
-    system = FILE_SYSTEMS[fstype]
+    system = FILE_SYSTEMS.get(fstype) or FileSystem(fstype, frozenset(), (), "")
     options = list(given)
     for option in options:
         name = option.partition("=")[0]

@@ -77,12 +77,15 @@ def is_down(target: str) -> bool:
 def repair(config: TombConfig, devnode: str, fstype: str) -> str:
     """What a person runs to repair a file system: one line for a shell."""
     name = f"{config.name}-repair"
-    key = "" if config.key == "ask" else f" --key-file {config.key}"
+    key = f" --key-file {config.key}" if config.key.startswith("/") else ""
+    volume, before, after = devnode, "", ""
+    if config.file:
+        volume, before, after = f"/mnt/{config.file}", f"mount {devnode} /mnt; ", "umount /mnt; "
     return (
-        f"to repair it, run: immud close {config.name}; "
-        f"cryptsetup open{key} {devnode} {name} && "
+        f"to repair it, run: immud close {config.name}; {before}"
+        f"cryptsetup open{key} {volume} {name} && "
         f"{FILE_SYSTEMS[fstype].repair} /dev/mapper/{name}; "
-        f"cryptsetup close {name}; immud open {config.name}"
+        f"cryptsetup close {name}; {after}immud open {config.name}"
     )
 
 

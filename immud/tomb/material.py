@@ -84,7 +84,9 @@ async def _ask(config: TombConfig, attempt: int) -> bytes:
 
 
 @asynccontextmanager
-async def ground(config: TombConfig, device: Device) -> AsyncIterator[tuple[str, str]]:
+async def ground(
+    config: TombConfig, device: Device, *, read_only: bool = False
+) -> AsyncIterator[tuple[str, str]]:
     """The node and `major:minor` of the block device with the volume.
 
     That of a tomb in a file is a loop device, which ends with the block unless
@@ -93,7 +95,7 @@ async def ground(config: TombConfig, device: Device) -> AsyncIterator[tuple[str,
     if not config.file:
         yield device.devnode, device.number
         return
-    attaching = held(carrier.attach, device.devnode, device.fs_type, config.file)
+    attaching = held(carrier.attach, device.devnode, device.fs_type, config.file, read_only)
     async with attaching as node:
         yield node, number_of(node)
 

@@ -33,10 +33,11 @@ async def unlock(
     config = volume.config
     read_only = read_only or config.read_only or drive.read_only(device.number)
     found = await material.secrets(config, device, key_drive, passphrase)
-    async with material.ground(config, device) as (node, number):
+    async with material.ground(config, device, read_only=read_only) as (node, number):
         name = volume.free_name(node)
         request = keys.Request(
-            config.name, node, number, name, config.key, passphrase, read_only=read_only
+            *(config.name, node, number, name, config.key, passphrase),
+            read_only=read_only or drive.read_only(number),
         )
         _take(volume, await material.open_volume(config, request, found), device)
 

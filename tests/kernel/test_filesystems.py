@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from immud.early import kernel, mountinfo
 from immud.errors import DamagedVolume, ImmudError
 from immud.tomb import check, health, mounts
+from immud.tomb.filesystems import FILE_SYSTEMS
 from immud.watch.kmsg import KernelLog
 from tests.kernel.test_tomb import loop_device
 from tests.support.filesystems import FILESYSTEMS
@@ -119,9 +121,11 @@ def test_no_checker_is_started_where_none_does_anything(tmp_path: Path) -> None:
         check.is_sound("ext4", str(tmp_path / "there is no such file"))
 
 
-def test_a_missing_checker_is_a_package_to_install(tmp_path: Path) -> None:
-    if shutil.which("fsck.f2fs"):
-        pytest.fail("take a checker that is not installed here for this test")
+def test_a_missing_checker_is_a_package_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f2fs = replace(FILE_SYSTEMS["f2fs"], checker="there-is-no-such-checker")
+    monkeypatch.setitem(FILE_SYSTEMS, "f2fs", f2fs)
     with pytest.raises(ImmudError, match="install the package f2fs-tools"):
         asyncio.run(check.check("f2fs", str(tmp_path), lambda _: None))
 

@@ -28,6 +28,12 @@ def test_nosuid_and_nodev_always_hold() -> None:
     assert compressed == (0x06, [("compress", "zstd"), ("acl", None)])
 
 
+def test_a_carrier_of_any_kind_gets_attributes_and_no_options() -> None:
+    assert split_options(("noexec", "noatime"), "vfat") == (0x06 | 0x08 | 0x10, [])
+    with pytest.raises(ImmudError, match="not one a tomb with vfat may have"):
+        split_options(("uid=1000",), "vfat")
+
+
 def test_ext4_stops_writing_at_the_first_error_unless_told_otherwise() -> None:
     assert split_options((), "ext4")[1] == [("errors", "remount-ro")]
     assert split_options(("errors=continue",), "ext4")[1] == [("errors", "continue")]
@@ -271,6 +277,12 @@ def test_what_to_run_is_said() -> None:
         "to repair it, run: immud close home; "
         "cryptsetup open --key-file /etc/k /dev/sdb1 home-repair && "
         "fsck.ext4 -f /dev/mapper/home-repair; cryptsetup close home-repair; immud open home"
+    )
+    in_file = TombConfig("dyne", label="x", key="drive:/a.key", file="a.tomb")
+    assert health.repair(in_file, "/dev/sdb1", "ext4") == (
+        "to repair it, run: immud close dyne; mount /dev/sdb1 /mnt; "
+        "cryptsetup open /mnt/a.tomb dyne-repair && fsck.ext4 -f /dev/mapper/dyne-repair; "
+        "cryptsetup close dyne-repair; umount /mnt; immud open dyne"
     )
     for fault in (Fault.READ_ONLY, Fault.DOWN):
         assert how in health.sentence(Health("ext4", True, fault), "bad inode", how)
