@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
+from immud import log
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.hooks import About, Event, Hooks
@@ -114,8 +115,7 @@ class Company:
             await step
 
         task = asyncio.get_running_loop().create_task(run(), name=f"company of tomb {name}")
-        # Not everybody waits for it, and what it raises is told by the hooks.
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        task.add_done_callback(_ended)
         self._turns[name] = task
         return task
 
@@ -156,17 +156,26 @@ class Company:
         try:
             with open(f"{self._told}/{about.name}", encoding="ascii") as file:
                 return file.read() != self._mount(about)
-        except FileNotFoundError:
+        except OSError:
             return True
 
     def _remember(self, about: About) -> None:
-        os.makedirs(self._told, exist_ok=True)
-        with open(f"{self._told}/{about.name}", "w", encoding="ascii") as file:
-            file.write(self._mount(about))
+        # A full /run means at worst that hooks are run once more than they should.
+        with suppress(OSError):
+            os.makedirs(self._told, exist_ok=True)
+            with open(f"{self._told}/{about.name}", "w", encoding="ascii") as file:
+                file.write(self._mount(about))
 
     def _forget(self, about: About) -> None:
         with suppress(FileNotFoundError):
             os.unlink(f"{self._told}/{about.name}")
+
+
+def _ended(turn: "asyncio.Task[None]") -> None:
+    """Not everybody waits for a turn; what a hook did is told by the hooks."""
+    error = None if turn.cancelled() else turn.exception()
+    if error and not isinstance(error, ImmudError):
+        log.get().defect(f"The {turn.get_name()} came to a bad end.", error)
 
 
 def _targets(about: About) -> tuple[str, ...]:
