@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from immud import rootlogin
 from immud.config import examine
 from immud.early.plan import Row, unescape
 from immud.errors import ConfigError
@@ -54,6 +55,7 @@ class System:
     unmarked_sources: tuple[str, ...] = ()
     fstab: tuple[FstabLine, ...] = ()
     links: frozenset[str] = frozenset()
+    root_can_log_in: bool = True
 
 
 def check(
@@ -65,6 +67,7 @@ def check(
         *_machine(system),
         *_sources(config, system),
         *_fstab(config, system),
+        *_logins(config, system),
     ]
     order = (Severity.ERROR, Severity.WARNING, Severity.NOTICE)
     return tuple(sorted(found, key=lambda problem: order.index(problem.severity)))
@@ -220,6 +223,17 @@ def _fstab_rows(
             )
 
 
+def _logins(config: Config, system: System) -> Iterator[Problem]:
+    for tomb in config.tombs:
+        if tomb.absent == "nologin" and not system.root_can_log_in:
+            yield _error(
+                "no-root-login",
+                f"without tomb {tomb.name} nobody but root is to be let in, and root cannot log "
+                'in: give root a password (passwd root), or set absent to "volatile"',
+                tomb=tomb.name,
+            )
+
+
 # --- looking ----------------------------------------------------------------------
 
 
@@ -248,6 +262,7 @@ def look(config: Config, root: str = "/") -> System:
         unmarked_sources=_unmarked(config, root, here=here),
         fstab=_read_fstab(_below(root, "/etc/fstab")),
         links=frozenset(path for path in rows if os.path.islink(_below(root, path))),
+        root_can_log_in=rootlogin.possible(root),
     )
 
 

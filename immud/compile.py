@@ -24,6 +24,7 @@ def compile_plan(config: Config) -> BootPlan:
         root=config.root_readonly,
         wait=config.wait,
         hold=config.hold_back,
+        logins=bool(config.tombs),
         configs=config.files,
     )
 

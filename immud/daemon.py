@@ -23,7 +23,7 @@ from immud.child import in_child
 from immud.companions import Companions
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
-from immud.early import facts, namespaces, notify, pid1
+from immud.early import facts, logins, namespaces, notify, pid1
 from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
@@ -349,6 +349,7 @@ class Daemon:
         loop.add_signal_handler(signal.SIGINT, stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: self.reload(0, {}))
         self._watchdog()
+        held = logins.held()
         self._layout = self._look()
         self._udev.start()
         self._tombs.start()
@@ -356,12 +357,20 @@ class Daemon:
         self._link = Link(self, changed=self.refresh)
         self._link.connected.append(self._companions.connected)
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
+        tasks.append(asyncio.create_task(self._admit(held), name="logins"))
         tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
         if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
             tasks.append(asyncio.create_task(self._retry_root(), name="retry /"))
         self.refresh()
         await stop.wait()
         await self._stop(tasks)
+
+    async def _admit(self, held: int | None) -> None:
+        """Let people log in once there are homes; those who wait for that do not wait for ever."""
+        try:
+            await self._tombs.settled.wait()
+        finally:
+            logins.release(held)
 
     async def _stop(self, tasks: list[asyncio.Task[None]]) -> None:
         self._stopping = True

@@ -12,7 +12,7 @@ from immud.tomb.filesystems import ATTRIBUTES, known
 
 LOG_LEVELS = ("err", "warning", "notice", "info", "debug")
 KINDS = ("link", "bind")
-ABSENT = ("directory", "volatile")
+ABSENT = ("directory", "volatile", "nologin")
 ON_RETURN = ("wait", "over")
 POLICIES = ("report", "relock")
 

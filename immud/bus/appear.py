@@ -8,9 +8,13 @@ MASK = IN_CREATE | IN_MOVED_TO | IN_ONLYDIR
 
 
 class Appearance:
-    """Notices `path`, or a directory on the way to it, being made or moved there."""
+    """Notices `path`, or a directory on the way to it, being made or moved there.
 
-    def __init__(self, path: str) -> None:
+    With another `mask` of inotify(7), what that says happening to it instead.
+    """
+
+    def __init__(self, path: str, mask: int = MASK) -> None:
+        self._mask = mask
         self._parts = [part for part in path.split("/") if part]
         self._wanted: dict[int, str] = {}
         self._inotify = Inotify()
@@ -34,7 +38,7 @@ class Appearance:
         # From the top down: a directory made in between is seen by the watch above it.
         for depth, name in enumerate(self._parts):
             directory = "/" + "/".join(self._parts[:depth])
-            watch = self._inotify.add(directory, MASK)
+            watch = self._inotify.add(directory, self._mask)
             if watch < 0:
                 break
             self._wanted[watch] = name

@@ -63,6 +63,10 @@ RESOLVE_BENEATH = 0x08
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 
+LOCK_EX = 2
+LOCK_NB = 4
+LOCK_UN = 8
+
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
@@ -220,3 +224,9 @@ def unshare(flags: int = CLONE_NEWNS) -> None:
     """Leave the shared namespaces named by `flags`."""
     if _libc.unshare(flags):
         raise _fail("unshare")
+
+
+def flock(fd: int, operation: int) -> None:
+    """flock(2); fcntl would be one more library for phase 1 to load."""
+    if _libc.flock(fd, operation):
+        raise _fail("flock")

@@ -10,7 +10,7 @@ Whatever happens here, READY=1 is sent and the machine goes on booting.
 import os
 import sys
 
-from immud.early import attempts, execute, facts, inputs, mountinfo, notify, plan, steps
+from immud.early import attempts, execute, facts, inputs, logins, mountinfo, notify, plan, steps
 from immud.early.observe import observe
 from immud.early.process import command, is_legacy, now
 
@@ -40,9 +40,12 @@ def main() -> None:
 
         sys.exit(sources.check_usr() or 0)
     else:
-        from immud.courtesy import background  # noqa: PLC0415 - phase 2
+        from contextlib import nullcontext  # noqa: PLC0415 - phase 2
 
-        with background():
+        from immud.courtesy import background  # noqa: PLC0415
+
+        # Where people wait for their homes, this is not the least of what the boot has to do.
+        with background() if not logins.are_held() else nullcontext():
             from immud.daemon import main as serve  # noqa: PLC0415
         serve()
 
@@ -131,6 +134,7 @@ def lay_out(chosen: Chosen | None = None) -> facts.Facts:
     """Perform what is missing of the plan."""
     wanted, origin, problems = chosen or load()
     problems += _keep(wanted)  # before PID 1 may be told to run the generator again
+    problems += _hold_logins(wanted)
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
     todo = found.steps
@@ -162,6 +166,15 @@ def _keep(wanted: plan.BootPlan) -> list[steps.Problem]:
         # The layout is worth more than the note about it.
         text = f"{facts.PLAN} could not be written, so the layout cannot be watched: {error}"
         return [("error", "facts-unwritable", text, ())]
+    return []
+
+
+def _hold_logins(wanted: plan.BootPlan) -> list[steps.Problem]:
+    try:
+        if wanted.logins:
+            logins.hold()
+    except OSError as error:
+        return [("warning", "logins-early", f"Logins do not wait for homes: {error}", ())]
     return []
 
 

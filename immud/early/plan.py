@@ -76,10 +76,11 @@ class BootPlan:
     `usr`, `etc` and `var` are sources in the configuration's own words: a path,
     or `LABEL=x`, `UUID=x`, `PARTLABEL=x`, each with an optional `:/sub/path`.
     The path itself (`/usr`) means the tree that is already there. `hold` names units
-    that immud-generator keeps from starting where one of them is missing.
+    that immud-generator keeps from starting where one of them is missing; with `logins`
+    it has logins wait for people's homes.
     """
 
-    __slots__ = ("configs", "etc", "hold", "root", "rows", "usr", "var", "wait")
+    __slots__ = ("configs", "etc", "hold", "logins", "root", "rows", "usr", "var", "wait")
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class BootPlan:
         root: bool = True,
         wait: int = 10,
         hold: tuple[str, ...] = (),
+        logins: bool = False,
         configs: tuple[tuple[str, bytes], ...] = (),
     ) -> None:
         self.usr = usr
@@ -100,6 +102,7 @@ class BootPlan:
         self.root = root
         self.wait = wait
         self.hold = hold
+        self.logins = logins
         self.configs = configs
 
     def _key(self) -> tuple[object, ...]:
@@ -143,6 +146,7 @@ def encode(plan: BootPlan) -> bytes:
     lines += [("config", path, data.decode("latin-1")) for path, data in plan.configs]
     lines += [("usr", plan.usr), ("etc", plan.etc), ("var", plan.var)]
     lines += [("hold", unit) for unit in plan.hold]
+    lines += [("logins", "wait")] if plan.logins else []
     lines += [("root", "ro" if plan.root else "rw"), ("wait", str(plan.wait))]
     lines += [
         ("row", row.path, row.target, row.kind, f"{row.mode:o}", *row.inside) for row in plan.rows
@@ -184,6 +188,7 @@ def decode(data: bytes) -> BootPlan:
             root=single["root"] == "ro",
             wait=int(single["wait"]),
             hold=tuple(hold),
+            logins="logins" in single,
             configs=tuple(configs),
         )
     except (KeyError, ValueError) as error:

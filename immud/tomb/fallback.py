@@ -45,6 +45,8 @@ class Fallback:
         self._log = log.get(tomb=config.name)
         self._error = self._waits_for = ""
         self._leaving = False
+        # Whether it is in place, as far as it can be.
+        self.ready = False
         self._task: asyncio.Task[None] | None = None
         self._resuming: asyncio.Future[None] | None = None
 
@@ -84,6 +86,7 @@ class Fallback:
         except (ImmudError, OSError, RuntimeError) as error:
             self._error = str(error)
             self._log.warning(f"The fallback of tomb {self.config.name} cannot be made: {error}")
+        self.ready = True
         self.seen(Reading())
         self._changed()
 

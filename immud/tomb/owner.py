@@ -18,6 +18,7 @@ from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
 from immud.tomb import drive, health, report
+from immud.tomb.announce import Place
 from immud.tomb.closing import POLITE
 from immud.tomb.health import Health
 from immud.tomb.machine import (
@@ -98,6 +99,8 @@ class Owner:
         self._changed = changed
         self._on_open = on_open
         self._on_closed = on_closed
+        # Whether what an earlier daemon left is taken over, and `life` is so.
+        self.known = False
         self._life = Life(auto_open=config.auto_open)
         self._device: Device | None = None
         self._mapper = ""
@@ -213,6 +216,7 @@ class Owner:
     def start(self, devices: Mapping[str, Device]) -> None:
         """Find what is there, take it over as it is, and go on from it."""
         self._devices = dict(devices)
+        self._works.fallback.ensure()
         self._task = asyncio.get_running_loop().create_task(
             self._own(), name=f"tomb {self.config.name}"
         )
@@ -221,6 +225,18 @@ class Owner:
         """These are the devices now; and the mount table may be another."""
         self._devices = dict(devices)
         self._inbox.put_nowait(Look())
+
+    @property
+    def settled(self) -> bool:
+        """Whether the place is what it is going to be, unless somebody does something."""
+        opening = self._life.work is not None and self.config.key != "ask"
+        return self.known and self._works.fallback.ready and not opening
+
+    @property
+    def place(self) -> Place:
+        """The tomb's place, as who logs in would meet it."""
+        is_open = self._life.state is TombState.OPEN
+        return Place(self.config, self._works.fallback.mode, is_open)
 
     def seen(self, reading: Reading) -> None:
         """This is the mount table now."""
@@ -264,8 +280,9 @@ class Owner:
         await self.leave()
 
     async def _own(self) -> None:
-        self._works.fallback.ensure()
         await self._take(self._found())
+        self.known = True
+        self._changed()
         while True:
             item = await self._inbox.get()
             try:

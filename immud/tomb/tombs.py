@@ -10,6 +10,7 @@ from immud.jobs import Jobs
 from immud.model import JobResult, Problem, TombConfig, TombState
 from immud.rules import within
 from immud.service import Changed
+from immud.tomb.announce import Announcements
 from immud.tomb.fallback import Fallback
 from immud.tomb.machine import Action
 from immud.tomb.managers import UserManagers
@@ -43,6 +44,7 @@ class Tombs:
         managers: UserManagers,
     ) -> None:
         self._managers = managers
+        self._announcements = Announcements(changed)
         self._jobs = jobs
         self._changed = changed
         self._on_open = on_open
@@ -57,11 +59,13 @@ class Tombs:
             self._owners[name] = self._owner(config)
         self._started = False
         self._log = KernelLog(self._heard)
+        # Set for the first time no tomb is being opened and each has its fallback.
+        self.settled = asyncio.Event()
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
     def _works(self, config: TombConfig) -> Works:
         volume = Volume(config, self._lookup, self._nudge)
-        fallback = Fallback(config, volume.target, self._managers, self._changed)
+        fallback = Fallback(config, volume.target, self._managers, self._settled)
         around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
         turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
         nest = Nest(volume, lambda: (owner.nest for owner in self._owners.values()), turn)
@@ -102,6 +106,7 @@ class Tombs:
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
             self._apply()
         self._log.listen(frozenset(self._open_nodes()))
+        self._announce()
         self._changed()
 
     def _open_nodes(self) -> dict[str, Owner]:
@@ -117,6 +122,14 @@ class Tombs:
         """The kernel has something to say about a device: perhaps that it has errors."""
         if owner := self._open_nodes().get(node):
             owner.doubt()
+
+    def _announce(self) -> None:
+        """Whoever logs in learns of what is so, once all is known of every tomb."""
+        owners = self._owners.values()
+        if self._started and all(owner.known for owner in owners):
+            self._announcements.follow([owner.place for owner in owners])
+            if all(owner.settled for owner in owners):
+                self.settled.set()
 
     def start(self) -> None:
         """Take over what is there. Devices told before belong to it."""
@@ -137,6 +150,7 @@ class Tombs:
         """The mount table changed."""
         for owner in self._owners.values():
             owner.seen(reading)
+        self._announce()
         self._look()
 
     def _look(self) -> None:
@@ -152,12 +166,16 @@ class Tombs:
         return ""
 
     def problems(self) -> tuple[Problem, ...]:
-        return tuple(p for owner in self._owners.values() for p in owner.problems())
+        found = [p for owner in self._owners.values() for p in owner.problems()]
+        refused = self._announcements.problem
+        return (*found, refused) if refused else tuple(found)
 
     def reload(self, configs: Iterable[TombConfig]) -> None:
         """Another configuration. What is open stays so, under the old one until it is closed."""
         self._wanted = {config.name: config for config in configs}
         self._apply()
+        self._announcements.look_again()
+        self._announce()
 
     def _apply(self) -> None:
         for name, config in self._wanted.items():
@@ -177,6 +195,7 @@ class Tombs:
         """End all owners; with `close` the open tombs are closed first, and holders ended."""
         for owner in self._owners.values():
             await owner.leave()
+        self._announcements.close()
         if close:
             # Those inside others first, and all at once that are equally deep.
             for level in sorted({depth(o.volume.target) for o in self._owners.values()})[::-1]:

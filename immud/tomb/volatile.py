@@ -34,9 +34,11 @@ def ensure(target: str, configured: str, size: str, note: str, files: bool) -> s
         if mountinfo.top(mountinfo.read(), target):
             return ""
         os.makedirs(target, 0o755, exist_ok=True)
-        homes = absent.homes(_users(files=files), target, os.path.realpath)
         with os.scandir(target) as inside:
             empty = not any(inside)
+        if not configured and not empty:
+            return str(absent.Absent.DIRECTORY)
+        homes = absent.homes(_users(files=files), target, os.path.realpath)
         mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
         if mode is absent.Absent.VOLATILE:
             tree = build(size, homes, note)

@@ -117,6 +117,14 @@ def test_var_has_one_source() -> None:
     assert said(system, Config(var="LABEL=x"))[0].startswith("error fstab: /etc/fstab:1: /var is ")
 
 
+def test_nobody_is_kept_out_where_root_is_out_too() -> None:
+    config = Config(tombs=(TombConfig("home", label="x", absent="nologin"),))
+    assert said(System(), config) == []
+    (line,) = said(System(root_can_log_in=False), config)
+    assert line.startswith("error no-root-login: without tomb home nobody but root is to be let in")
+    assert said(System(root_can_log_in=False)) == []
+
+
 def test_a_source_that_nothing_says_is_meant() -> None:
     found = said(System(unmarked_sources=("/persist",)), Config(etc="/persist"))
     assert found[0].startswith(

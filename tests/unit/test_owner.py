@@ -9,6 +9,7 @@ from immud.errors import Busy, Cancelled, ImmudError, WrongState
 from immud.jobs import Jobs
 from immud.model import Holder, JobResult, Problem, TombConfig, TombState
 from immud.tomb import drive
+from immud.tomb.absent import Absent
 from immud.tomb.dm import Mapping
 from immud.tomb.machine import Action
 from immud.tomb.owner import Owner
@@ -23,7 +24,8 @@ MAPPING = Mapping("immud-home", "254:0", "CRYPT-LUKS2-x-immud-home")
 class NoFallback:
     """A place that has none, and says so."""
 
-    mode = "directory"
+    mode = Absent.DIRECTORY
+    ready = True
 
     def ensure(self) -> None:
         pass

@@ -27,6 +27,7 @@ PLANS = st.builds(
     rows=st.lists(ROWS, max_size=3).map(tuple),
     root=st.booleans(),
     wait=st.integers(0, 600),
+    logins=st.booleans(),
     configs=st.lists(st.tuples(TEXT, st.binary(max_size=40)), max_size=2).map(tuple),
 )
 

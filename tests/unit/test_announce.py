@@ -1,0 +1,158 @@
+"""What people are told at login, in files of the test's own."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from immud import rootlogin
+from immud.model import TombConfig
+from immud.tomb.absent import Absent
+from immud.tomb.announce import Announcements, Place, texts
+
+HOME = TombConfig("home", label="Ada")
+AWAY = Place(HOME, Absent.NOLOGIN, is_open=False)
+OPEN = Place(HOME, Absent.NOLOGIN, is_open=True)
+VOLATILE = Place(HOME, Absent.VOLATILE, is_open=False)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Announcements]:
+    monkeypatch.setattr(rootlogin, "possible", lambda: True)
+    (tmp_path / "immud").mkdir()
+    paths = {
+        "motd": str(tmp_path / "motd.d/immud"),
+        "nologin": str(tmp_path / "nologin"),
+        "ours": str(tmp_path / "immud/nologin"),
+    }
+    return lambda: Announcements(lambda: None, **paths)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def test_what_is_told() -> None:
+    assert texts([]) == ("", "")
+    assert texts([OPEN, VOLATILE._replace(is_open=True)]) == ("", "")
+    assert texts([Place(HOME, Absent.DIRECTORY, is_open=False)]) == ("", "")
+    motd, refusal = texts([VOLATILE, AWAY])
+    assert "lost at power-off" in motd
+    assert "the drive labelled Ada" in refusal
+
+
+async def test_the_message_of_the_day_comes_and_goes(
+    files: Callable[[], Announcements], tmp_path: Path
+) -> None:
+    told = files()
+    told.follow([VOLATILE])
+    motd = tmp_path / "motd.d/immud"
+    assert "lost at power-off" in motd.read_text()
+    assert motd.stat().st_mode & 0o777 == 0o644
+    told.follow([VOLATILE._replace(is_open=True)])
+    assert list((tmp_path / "motd.d").iterdir()) == []
+
+
+async def test_logins_are_refused_until_it_is_open(
+    files: Callable[[], Announcements], tmp_path: Path
+) -> None:
+    told, nologin = files(), tmp_path / "nologin"
+    told.follow([AWAY])
+    assert "Plug in the drive labelled Ada" in nologin.read_text()
+    told.close()
+    # the next daemon knows it for ours
+    told = files()
+    told.follow([AWAY])
+    told.follow([OPEN])
+    assert not nologin.exists()
+    assert list((tmp_path / "immud").iterdir()) == []
+
+
+async def test_it_is_put_back_when_the_end_of_booting_removes_it(
+    files: Callable[[], Announcements], tmp_path: Path
+) -> None:
+    told, nologin = files(), tmp_path / "nologin"
+    nologin.write_text("System is booting up.\n")
+    told.follow([AWAY])
+    assert nologin.read_text() == "System is booting up.\n"
+    for _ in range(3):
+        nologin.unlink()
+        await until(nologin.exists)
+        assert "labelled Ada" in nologin.read_text()
+    # tmpfiles.d(5) writes into the file that is there
+    nologin.write_text("System is booting up.\n")
+    nologin.unlink()
+    await until(nologin.exists)
+    assert "labelled Ada" in nologin.read_text()
+    told.close()
+
+
+async def test_what_somebody_else_wrote_stays(
+    files: Callable[[], Announcements], tmp_path: Path
+) -> None:
+    told, nologin = files(), tmp_path / "nologin"
+    told.follow([AWAY])
+    (tmp_path / "aside").write_text("System is going down.\n")
+    (tmp_path / "aside").rename(nologin)
+    told.follow([OPEN])
+    assert nologin.read_text() == "System is going down.\n"
+
+
+async def test_nobody_is_refused_where_root_would_be_too(
+    files: Callable[[], Announcements], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rootlogin, "possible", lambda: False)
+    told = files()
+    told.follow([AWAY])
+    assert not (tmp_path / "nologin").exists()
+    assert told.problem
+    assert told.problem.code == "nologin-refused"
+    monkeypatch.setattr(rootlogin, "possible", lambda: True)
+    told.look_again()
+    told.follow([AWAY])
+    assert told.problem is None
+    assert (tmp_path / "nologin").exists()
+    told.close()
+
+
+def system(root: Path, shadow: str, shell: str = "/bin/bash") -> str:
+    (root / "etc").mkdir(exist_ok=True)
+    (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:{shell}\n")
+    (root / "etc/shadow").write_text(f"root:{shadow}:19000:0:99999:7:::\n")
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("shadow", "shell", "possible"),
+    [
+        ("$y$j9T$salt$hash", "/bin/bash", True),
+        ("", "/bin/bash", True),
+        ("!", "/bin/bash", False),
+        ("!$y$j9T$salt$hash", "/bin/bash", False),
+        ("*", "/bin/bash", False),
+        ("$y$j9T$salt$hash", "/usr/sbin/nologin", False),
+    ],
+)
+def test_root_needs_a_password(tmp_path: Path, shadow: str, shell: str, possible: bool) -> None:
+    assert rootlogin.possible(system(tmp_path, shadow, shell)) is possible
+
+
+def test_or_a_key_and_somebody_who_takes_it(tmp_path: Path) -> None:
+    root = system(tmp_path, "*")
+    (tmp_path / "var/roothome/.ssh").mkdir(parents=True)
+    (tmp_path / "root").symlink_to("var/roothome")
+    keys = tmp_path / "root/.ssh/authorized_keys"
+    keys.write_text("ssh-ed25519 AAAA ada\n")
+    assert rootlogin.possible(root) is False
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    (tmp_path / "usr/sbin/sshd").touch()
+    assert rootlogin.possible(root) is True
+    keys.write_text("# nobody yet\n\n")
+    assert rootlogin.possible(root) is False
+
+
+def test_without_accounts_nobody_can(tmp_path: Path) -> None:
+    assert rootlogin.possible(str(tmp_path)) is False
