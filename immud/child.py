@@ -41,18 +41,40 @@ def _fork() -> tuple[int, int]:
     return pid, writing if pid == 0 else reading
 
 
-def _perform(writing: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
+class _Teller:
+    """The child's answer: the first is sent, with all the parent waits for, and no other."""
+
+    def __init__(self, writing: int) -> None:
+        self._writing = writing
+        self._told = False
+
+    def tell(self, answer: Any) -> None:
+        """Send a value, or an exception for the parent to raise."""
+        if self._told:
+            return
+        self._told = True
+        data = marshal.dumps(_packed(answer))
+        while data:
+            data = data[os.write(self._writing, data) :]
+        os.close(self._writing)
+
+
+def _packed(answer: Any) -> tuple[str, Any]:
+    match answer:
+        case OSError():
+            return "errno", (answer.errno or 0, answer.strerror or "", answer.filename or "")
+        case ImmudError():
+            return "error", (type(answer).__name__, str(answer))
+        case Exception():
+            return "defect", f"{type(answer).__name__}: {answer}"
+    return "value", answer
+
+
+def _perform(teller: _Teller, function: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
     try:
-        answer: tuple[str, Any] = ("value", function(*arguments))
-    except OSError as error:
-        answer = ("errno", (error.errno or 0, error.strerror or "", error.filename or ""))
-    except ImmudError as error:
-        answer = ("error", (type(error).__name__, str(error)))
+        teller.tell(function(*arguments))
     except Exception as error:
-        answer = ("defect", f"{type(error).__name__}: {error}")
-    data = marshal.dumps(answer)
-    while data:
-        data = data[os.write(writing, data) :]
+        teller.tell(error)
     return 0
 
 
@@ -63,18 +85,37 @@ async def in_child(function: Callable[..., Any], *arguments: Any, timeout: float
     `timeout` seconds; then, and when cancelled, the child is killed and, should
     it sleep in the kernel, left to be collected when it wakes up.
     """
+    return await _in_child(function, arguments, timeout, early=False)
+
+
+async def early_from_child(
+    function: Callable[..., Any], *arguments: Any, timeout: float = 30.0
+) -> Any:
+    """The same for a function with something left to do after its answer, which nobody awaits.
+
+    It gets a callable as its first argument: what that is called with, a value or an
+    exception, is the answer. Without a call it is what the function returns.
+    """
+    return await _in_child(function, arguments, timeout, early=True)
+
+
+async def _in_child(
+    function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float, *, early: bool
+) -> Any:
     pid, end = _fork()
     if pid == 0:
         status = 1
         try:
-            status = _perform(end, function, arguments)
+            teller = _Teller(end)
+            status = _perform(teller, function, (teller.tell, *arguments) if early else arguments)
         finally:
             os._exit(status)
     exited, reader = Exit(pid), Reader(end, limit=1 << 24)
     try:
         async with asyncio.timeout(timeout):
             await reader.ended()
-            await exited.wait()
+            if not early:
+                await exited.wait()
     except TimeoutError:
         await exited.end(grace=0)
         raise ChildTimeout(f"The kernel did not finish within {timeout:g} seconds.") from None

@@ -5,6 +5,7 @@ since 2.6 speaks. Suspending and removing may block: call these in a child.
 Everything raises OSError with the name of the mapping.
 """
 
+import errno
 import fcntl
 import os
 import struct
@@ -55,6 +56,14 @@ def mappings() -> tuple[Mapping, ...]:
             if texts[0] and texts[1]:
                 found.append(Mapping(texts[0], texts[1], texts[2]))
     return tuple(found)
+
+
+def node(name: str) -> str:
+    """The device node of a mapping, which is there before udev has named it. Raises OSError."""
+    for entry in os.listdir("/sys/block"):
+        if entry.startswith("dm-") and _text(f"/sys/block/{entry}/dm/name") == name:
+            return f"/dev/{entry}"
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def belongs(name: str, tomb: str) -> bool:

@@ -8,12 +8,14 @@ of ours.
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
-from immud.child import in_child
+from immud.child import early_from_child, in_child
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
-from immud.tomb import blkid, check, dm, header, identity, libcryptsetup, secret
+from immud.tomb import blkid, check, dm, header, identity, libcryptsetup, live, secret
 from immud.tomb.filesystems import FILE_SYSTEMS
 from immud.tomb.pin import Pin, dumps, loads, unencrypted
 from immud.tomb.secret import check as check_key
@@ -81,7 +83,7 @@ async def open_volume(request: Request) -> Inner:
     of its keys, ImmudError.
     """
     if not request.asks:
-        return Inner(*await in_child(_unlock, request, timeout=TIMEOUT))
+        return Inner(*await early_from_child(_unlock, request, timeout=TIMEOUT))
     pinned = await in_child(_prepare, request)
     try:
         await _ask(request)
@@ -121,25 +123,41 @@ def _wrong_key(request: Request) -> WrongKey:
 Answer = tuple[str, str, str, bool, bool]
 
 
-def _unlock(request: Request) -> Answer:
-    """With a key file or a passphrase: header, pin, key, table and file system in one child."""
+def _unlock(tell: Callable[[object], None], request: Request) -> None:
+    """With a key file or a passphrase: header, pin, key, table and file system in one child.
+
+    It answers when the mapping is live and verified, and ends when udev knows it too.
+    """
     secret.conceal()
     with header.copied(request.device, request.tomb) as copy:
         expected = _expected(request, copy)
         copy.header.set_data(request.device)
-        source = (
-            secret.key_file(request.key)
-            if request.passphrase is None
-            else secret.held(request.passphrase)
-        )
-        with source as (key, length):
+        mapped = live.Live(request.mapping, lambda: tell(_told(request, expected)))
+        with _key(request) as (key, length):
             try:
                 copy.header.activate(request.mapping, key, length, read_only=request.read_only)
             except libcryptsetup.Failed as error:
                 if error.errno == errno.EPERM:
                     raise _wrong_key(request) from error
                 raise
-    return _compare(request, expected)
+    mapped.now()
+    live.unlink(request.mapping)
+
+
+def _key(request: Request) -> AbstractContextManager[tuple[secret.Buffer, int]]:
+    if request.passphrase is None:
+        return secret.key_file(request.key)
+    return secret.held(request.passphrase)
+
+
+def _told(request: Request, pin: Pin) -> object:
+    """What was found, or the exception that says why it is not used."""
+    try:
+        answer = _compare(request, pin)
+        live.link(request.mapping, dm.node(request.mapping))
+    except Exception as error:
+        return error
+    return answer
 
 
 def _expected(request: Request, copy: header.Copy) -> Pin:
@@ -173,12 +191,12 @@ def _compare(request: Request, pin: Pin) -> Answer:
         raise identity.wrong(
             request.device, f"the kernel decrypts it as {table or 'nothing'} instead of {wanted}"
         )
-    node = f"/dev/mapper/{request.mapping}"
+    node = dm.node(request.mapping)
     fs_type, uuid = blkid.probe(node, tuple(FILE_SYSTEMS))
     if not fs_type:
         raise ImmudError(
             f"The volume holds no file system that a tomb can have, which are "
-            f"{', '.join(FILE_SYSTEMS)}. Make one with: mkfs.ext4 {node}"
+            f"{', '.join(FILE_SYSTEMS)}. Make one with: mkfs.ext4 /dev/mapper/{request.mapping}"
         )
     if pin.file_system and pin.file_system != uuid:
         raise identity.wrong(

@@ -6,10 +6,12 @@ import fcntl
 import os
 import signal
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from immud.child import ChildTimeout, in_child
+from immud.child import ChildTimeout, early_from_child, in_child
 from immud.errors import Busy
 from immud.run import CommandFailed, CommandTimeout, run
 
@@ -149,6 +151,24 @@ async def test_a_child_s_value_and_errors_arrive() -> None:
         await in_child(_explained)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         await in_child(_broken)
+
+
+def _early(tell: Callable[[object], None], mark: str, answer: object) -> str:
+    tell(answer)
+    time.sleep(0.3)
+    Path(mark).touch()
+    return "not this"
+
+
+async def test_a_child_may_answer_before_it_is_done(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    assert await early_from_child(_early, str(mark), "this") == "this"
+    assert not mark.exists()
+    await asyncio.sleep(0.5)
+    assert mark.exists(), "it was left to finish"
+    with pytest.raises(Busy, match="because"):
+        await early_from_child(_early, str(mark), Busy("because"))
+    await asyncio.sleep(0.4)
 
 
 async def test_a_child_that_sleeps_is_killed() -> None:
