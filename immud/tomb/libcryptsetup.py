@@ -87,7 +87,14 @@ class Header:
         return result
 
     def _text(self, name: str) -> str:
-        return (getattr(self._library, name)(self._context) or b"").decode(errors="replace")
+        return self._decoded(getattr(self._library, name)(self._context))
+
+    def _decoded(self, text: bytes | None) -> str:
+        """Strictly: what is compared later must not be equal only because it makes no sense."""
+        try:
+            return (text or b"").decode()
+        except UnicodeDecodeError as error:
+            raise ImmudError(f"The header on {self._path} makes no sense: {error}.") from error
 
     def load(self) -> None:
         """Read and check the header, LUKS1 or LUKS2."""
@@ -138,7 +145,7 @@ class Header:
         """The metadata of LUKS2, as in its specification."""
         text = c_char_p()
         self._call("The header cannot be shown", "crypt_dump_json", byref(text), 0)
-        return (text.value or b"").decode()
+        return self._decoded(text.value)
 
     def dump(self) -> str:
         """What `cryptsetup luksDump` prints."""

@@ -1,16 +1,20 @@
 """Headers that cryptsetup made, read through its library; no device-mapper is needed for that."""
 
+import asyncio
 import json
 import os
+import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from immud.child import ChildTimeout, in_child
 from immud.errors import ImmudError
 from immud.tomb import header, identity
-from immud.tomb.pin import differences
+from immud.tomb.pin import differences, dumps, loads
+from tests.support import metadata
 from tests.support.drive import PASSPHRASE, Drive, luks
 
 Make = Callable[..., Drive]
@@ -52,27 +56,10 @@ def test_the_pin_survives_a_new_passphrase_and_no_new_volume(make: Make, version
 
 def test_a_header_rewritten_to_no_cipher_is_refused(make: Make) -> None:
     drive = make("drive")
-    rewrite(drive.path, b'"aes-xts-plain64","sector_size"', b'"cipher_null-ecb","sector_size"')
+    metadata.decipher(drive.path)
     assert "cipher_null-ecb" in cryptsetup("luksDump", str(drive.path))
     with pytest.raises(ImmudError, match=r"not encrypted \(cipher_null-ecb\)"):
         identity.of(str(drive.path))
-
-
-def rewrite(path: Path, old: bytes, new: bytes) -> None:
-    """Change the LUKS2 metadata, and its checksums, in both copies of it."""
-    import hashlib  # noqa: PLC0415
-
-    with path.open("r+b") as file:
-        for start in (0, 16384):
-            file.seek(start)
-            area = bytearray(file.read(16384))
-            assert area.count(old) == 1
-            assert len(old) == len(new)
-            area[:] = area.replace(old, new)
-            area[448:512] = bytes(64)
-            area[448:480] = hashlib.sha256(area).digest()
-            file.seek(start)
-            file.write(area)
 
 
 def test_metadata_of_any_size_is_read(make: Make, tmp_path: Path) -> None:
@@ -124,3 +111,61 @@ def test_the_file_is_for_root_and_whole(make: Make) -> None:
     assert identity.forget("home")
     assert not identity.forget("home")
     assert identity.read("home") is None
+
+
+def read_all(path: str) -> str:
+    """What unlocking does of a header before it needs a key."""
+    with header.copied(path) as copy:
+        pin = identity.shown(copy.header)
+        identity.require(path, pin, None)
+        copy.complete()
+    return dumps(pin)
+
+
+def mutations(content: bytes, seed: int) -> Iterator[bytes]:
+    """Truncated, with flipped bytes, with pieces swapped; a good checksum or a bad one."""
+    chance = random.Random(seed)  # noqa: S311 - repeatable
+    for _ in range(60):
+        data = bytearray(content)
+        kind = chance.randrange(4)
+        if kind == 0:
+            del data[chance.choice((chance.randrange(600), chance.randrange(1 << 16))) :]
+        for _ in range(chance.choice((1, 4, 64)) if data else 0):
+            # Mostly where the fields and the JSON are, in one copy or in both.
+            at = chance.choice((chance.randrange(512), chance.randrange(4096, 5600)))
+            value = chance.choice((0, 0xFF, 0x7B, 0x22, chance.randrange(256)))
+            for start in (0, metadata.AREA)[: chance.choice((1, 2))]:
+                if start + at < len(data):
+                    data[start + at] = value
+        if kind > 1 and len(data) >= 2 * metadata.AREA:
+            metadata.check(data)
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_damaged_header_is_read_or_refused_and_takes_nothing_with_it(
+    make: Make, tmp_path: Path, version: int
+) -> None:
+    drive = make("drive", version=version)
+    content = drive.path.read_bytes()[: 4 << 20]
+    damaged = tmp_path / "damaged"
+    outcomes = {"read": 0, "refused": 0}
+
+    async def one(data: bytes) -> None:
+        damaged.write_bytes(data)
+        os.truncate(damaged, max(len(data), 24 << 20) if len(data) > 1 << 16 else len(data))
+        try:
+            assert loads(await in_child(read_all, str(damaged), timeout=10)).uuid
+            outcomes["read"] += 1
+        except ChildTimeout:
+            raise
+        except ImmudError:
+            outcomes["refused"] += 1
+
+    async def all_of_them() -> None:
+        for data in mutations(content, seed=version):
+            await one(data)
+
+    asyncio.run(all_of_them())
+    # Neither all survived, which would be no damage, nor none, which would test one line.
+    assert min(outcomes.values()) > 5, outcomes
