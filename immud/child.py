@@ -140,8 +140,7 @@ async def held(
     if pid == 0:
         status = 1
         try:
-            status = _perform(end, function, arguments)
-            os.close(end)
+            status = _perform(_Teller(end), function, arguments)
             select.select((parent,), (), ())
         finally:
             os._exit(status)

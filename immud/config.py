@@ -39,6 +39,7 @@ TOMB_KEYS: Mapping[str, Rule] = {
     "label": rules.word,
     "partuuid": rules.partuuid,
     "serial": rules.word,
+    "encrypted": rules.boolean,
     "file": rules.file,
     "key": rules.key,
     "mount": rules.path,
@@ -327,6 +328,8 @@ class _Merge:
                 names = ", ".join(IDENTIFIERS[:-1])
                 text = f"nothing says which volume it is; give it {names} or {IDENTIFIERS[-1]}"
                 self.wrong(("tomb", tomb.name), text)
+            if not tomb.encrypted:
+                self.compare_plain(tomb)
             if tomb.uuid and len(tomb.uuid) < 36 and not tomb.file:
                 self.wrong(
                     ("tomb", tomb.name, "uuid"),
@@ -363,6 +366,16 @@ class _Merge:
                     self.wrong(
                         ("tomb", tomb.name, "uuid"), f"is the volume of tomb {other.name} already"
                     )
+
+    def compare_plain(self, tomb: TombConfig) -> None:
+        """A tomb without encryption is one file system, and nothing has to be unlocked."""
+        key = ("tomb", tomb.name, "encrypted")
+        if not tomb.uuid:
+            text = "is false, which is said of one file system and no other; give its uuid as well"
+            self.wrong(key, text)
+        for name in ("key", "file"):
+            if ("tomb", tomb.name, name) in self.places:
+                self.wrong(key, f"is false, and {name} is for an encrypted tomb; drop one of them")
 
     def compare_sources(self, rows: tuple[Row, ...]) -> None:
         """No source is hidden by what immud puts in its way, or is another's."""

@@ -94,7 +94,8 @@ class TombConfig:
     """A `[tomb.NAME]` table: which volume, which key, where it goes.
 
     `uuid`, `label`, `partuuid` and `serial` all have to match where given; at
-    least one is. With `file` they name a plain file system, the carrier, and the
+    least one is. One that is not `encrypted` is a plain file system, known by its own
+    `uuid`. With `file` they name a plain file system, the carrier, and the
     volume is that file on it. `key` is the path of a key file, one on another
     drive (`UUID=...:/path`), one on the carrier (`drive:path`), or `ask`.
     `absent` is empty where the place itself decides (see `immud.tomb.absent`). `binds`
@@ -109,6 +110,7 @@ class TombConfig:
     label: str = ""
     partuuid: str = ""
     serial: str = ""
+    encrypted: bool = True
     file: str = ""
     key: str = "ask"
     mount: str = "/var/home"

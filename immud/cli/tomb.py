@@ -98,7 +98,9 @@ def _asks(name: str) -> bool:
     except (ConfigError, OSError):
         return False  # the daemon knows better, and its agents ask
     # The key of a tomb in a file is Dyne's, as a rule, and a passphrase is what it is opened with.
-    return any(tomb.name == name and (tomb.key == "ask" or tomb.file) for tomb in tombs)
+    return any(
+        tomb.name == name and (tomb.key == "ask" or tomb.file) and tomb.encrypted for tomb in tombs
+    )
 
 
 async def _state(client: "Client", name: str) -> str:

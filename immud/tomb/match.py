@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from immud.model import TombConfig
+from immud.tomb.filesystems import FILE_SYSTEMS
 from immud.watch.devices import Device
 
 LUKS = "crypto_LUKS"
@@ -25,7 +26,7 @@ def answers(config: TombConfig, device: Device) -> bool:
     LUKS volume is meant, or where the tomb is a file, the one with a file
     system. Where none of the keys is given, nothing answers.
     """
-    if device.fs_type not in (CARRIERS if config.file else (LUKS,)):
+    if device.fs_type not in _types(config):
         return False
     wanted = (
         (config.uuid.lower(), (device.uuid.lower(),)),
@@ -35,6 +36,12 @@ def answers(config: TombConfig, device: Device) -> bool:
     )
     given = [(want, have) for want, have in wanted if want]
     return bool(given) and all(want in have for want, have in given)
+
+
+def _types(config: TombConfig) -> tuple[str, ...]:
+    if config.file:
+        return CARRIERS
+    return (LUKS,) if config.encrypted else tuple(FILE_SYSTEMS)
 
 
 def candidates(config: TombConfig, devices: Iterable[Device]) -> tuple[Device, ...]:

@@ -6,7 +6,7 @@ What a work finds done already it leaves as it is: any of them may be repeated.
 from contextlib import suppress
 
 from immud import log
-from immud.tomb import dm, drive, identity, material
+from immud.tomb import dm, drive, identity, material, plain
 from immud.tomb import unlock as keys
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
@@ -32,6 +32,10 @@ async def unlock(
         return
     config = volume.config
     read_only = read_only or config.read_only or drive.read_only(device.number)
+    if not config.encrypted:
+        name = volume.free_name(device.devnode)
+        volume.inner = await plain.open_volume(device, name, config.uuid, read_only=read_only)
+        return
     found = await material.secrets(config, device, key_drive, passphrase)
     async with material.ground(config, device, read_only=read_only) as (node, number):
         name = volume.free_name(node)
@@ -46,6 +50,9 @@ async def recognise(volume: Volume, device: Device) -> None:
     """Know what is in the mapping of `device`, and that it is the pinned volume."""
     mapping = volume.mapping(device)
     if volume.inner is None or volume.inner.mapping != mapping.name:
+        if not volume.config.encrypted:
+            volume.inner = await plain.recognise(device, mapping.name, volume.config.uuid)
+            return
         number = volume.below(mapping)
         node = drive.bare(number).devnode
         request = keys.Request(volume.config.name, node, number, mapping.name)

@@ -20,7 +20,7 @@ from immud.tomb.filesystems import FILE_SYSTEMS
 from immud.tomb.pin import Pin, dumps, loads, unencrypted
 from immud.tomb.secret import check as check_key
 
-__all__ = ["TIMEOUT", "Inner", "Request", "check_key", "open_volume", "recognise"]
+__all__ = ["FILE_SYSTEMS", "TIMEOUT", "Inner", "Request", "check_key", "open_volume", "recognise"]
 
 PROGRAMS = (
     "/usr/bin/systemd-cryptsetup",

@@ -483,6 +483,13 @@ BAD = {
         "3: tomb.home.bind_hooks: is for a tomb that is mounted elsewhere: "
         "people's homes are in this one"
     ),
+    "[tomb.home]\nlabel = 'x'\nencrypted = false\n": (
+        "3: tomb.home.encrypted: is false, which is said of one file system and no other; "
+        "give its uuid as well"
+    ),
+    TOMB + "encrypted = false\nkey = 'ask'\n": (
+        "3: tomb.home.encrypted: is false, and key is for an encrypted tomb; drop one of them"
+    ),
     TOMB + "on_suspend = 'open'\n": (
         '3: tomb.home.on_suspend: is "open"; it has to be one of "keep", "close"'
     ),

@@ -1,5 +1,7 @@
 """Devices as values, what came and went, and which of them a tomb means."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,6 +130,16 @@ def test_every_given_key_has_to_match() -> None:
 def test_only_luks_volumes_answer() -> None:
     plain = describe(PATH, {**PROPERTIES, "ID_FS_TYPE": "ext4"})
     assert not answers(TombConfig("home", serial="SER0"), plain)
+
+
+def test_a_plain_drive_is_a_tomb_only_where_its_own_uuid_is_said_to_be() -> None:
+    plain = replace(DEVICE, fs_usage="filesystem", fs_type="ext4")
+    config = TombConfig("home", uuid=DEVICE.uuid, encrypted=False)
+    assert answers(config, plain)
+    assert not answers(config, DEVICE), "it is encrypted, and was said not to be"
+    assert not answers(config, replace(plain, fs_type="vfat")), "it has no owners"
+    assert not answers(config, replace(plain, uuid="other"))
+    assert not answers(replace(config, encrypted=True), plain)
 
 
 def test_a_twin_is_a_second_candidate() -> None:
