@@ -13,14 +13,12 @@ from typing import Any
 
 from immud import log
 from immud.bus import names
-from immud.child import in_child
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
-from immud.tomb import drive, health, report
+from immud.tomb import drive, report
 from immud.tomb.announce import Place
 from immud.tomb.closing import POLITE
-from immud.tomb.health import Health
 from immud.tomb.machine import (
     IDLE,
     OPENING,
@@ -40,13 +38,11 @@ from immud.tomb.machine import (
 )
 from immud.tomb.match import candidates, key_drives, waits
 from immud.tomb.nesting import Nest
+from immud.tomb.vigil import Vigil
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
 from immud.watch.devices import Device
 from immud.watch.table import Reading
-
-# From a word of the kernel to the look at what it was about, seconds.
-DOUBT = 0.2
 
 Told = Callable[[str], Awaitable[None] | None]
 
@@ -104,8 +100,7 @@ class Owner:
         self._life = Life(auto_open=config.auto_open)
         self._device: Device | None = None
         self._mapper = ""
-        self._health = Health()
-        self._doubt: asyncio.Task[None] | None = None
+        self._vigil = Vigil(changed)
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
@@ -139,8 +134,8 @@ class Owner:
             auto_open=self.config.auto_open,
             last_error=life.error,
             absent=self._works.fallback.mode,
-            fs_type=self._health.fs_type,
-            read_only=self._health.read_only,
+            fs_type=self._vigil.health.fs_type,
+            read_only=self._vigil.health.read_only,
         )
 
     def _shown(self) -> Device | None:
@@ -151,7 +146,9 @@ class Owner:
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
         return (
-            *report.problems(self.config, self._life, self.volume, self._devices, self._health),
+            *report.problems(
+                self.config, self._life, self.volume, self._devices, self._vigil.health
+            ),
             *self._works.fallback.problems(is_open=self._life.state is TombState.OPEN),
         )
 
@@ -273,8 +270,7 @@ class Owner:
             with suppress(asyncio.CancelledError):
                 await self._task
         await self._stop_work()
-        if self._doubt:
-            self._doubt.cancel()
+        self._vigil.stop()
         for outcome in self._waiting:
             outcome.cancel()
         await self.leave()
@@ -341,28 +337,13 @@ class Owner:
     def _mapping(self) -> str:
         """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
         mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
-        self._health = health.look(mounted, self.volume.target)
+        self._vigil.look(self.volume, mounted)
         return mounted.devnode if mounted else ""
 
     def doubt(self) -> None:
         """The kernel has something to say about the open file system: see how it is doing."""
-        if self._doubt is None and self._life.state is TombState.OPEN:
-            self._doubt = asyncio.get_running_loop().create_task(
-                self._examine(), name=f"examine tomb {self.config.name}"
-            )
-
-    async def _examine(self) -> None:
-        try:
-            # It is said before it is so; and what is said a hundred times is looked at once.
-            await asyncio.sleep(DOUBT)
-            down = False
-            with suppress(ImmudError, OSError):
-                down = await in_child(health.is_down, self.volume.target, timeout=5)
-            mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
-            self._health = health.look(mounted, self.volume.target, down=down)
-            self._changed()
-        finally:
-            self._doubt = None
+        if self._life.state is TombState.OPEN:
+            self._vigil.doubt(self.volume)
 
     def _follow(self) -> None:
         """Give a job to what happens of itself, so that it can be seen and cancelled."""

@@ -19,6 +19,10 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587D, bytes([2, 0, 0, 0]))
 TOMB = "org.immud1.Tomb"
 
 
+# What a terminal would act on, a quote, and bytes that are not UTF-8.
+ODD = 'a\x1b[2J"\\x41 \N{CHEESE WEDGE}\udcff\udcc3 b'
+
+
 class Place:
     """One configured tomb of a machine: what the bus says of it."""
 
@@ -169,6 +173,7 @@ def test_flipped_bits_are_an_answer_and_leave_nothing(vm: VM, drives: Callable[.
         for fstype in ("ext4", "xfs", "btrfs")
         for seed in (1, 2, 3)
     }
+    made["ext43"] = drives(damage=flipped(4), label=ODD)
     places = tombs(vm, **made)
     ends = {}
     for name, place in places.items():
@@ -178,6 +183,11 @@ def test_flipped_bits_are_an_answer_and_leave_nothing(vm: VM, drives: Callable[.
         if ends[name] == "failed":
             assert place.get("LastError")
         vm.shell(f"ls -lR {place.at} || true")
+        if made[name].label == ODD:
+            assert place.get("Label") == ODD.encode(errors="surrogateescape").decode(
+                "utf-8", "replace"
+            )
+            assert "\x1b" not in vm.run("immud", "status", check=False).stdout
         vm.yank(made[name])
         place.wait('s "absent"')
     assert set(ends.values()) == {"open", "failed"}, ends
