@@ -33,9 +33,9 @@ class Pbkdf2:
 
 @dataclass(frozen=True, slots=True)
 class Argon2:
-    """Argon2i (RFC 9106) with one lane and `memory` KiB, 64 bytes."""
+    """Argon2i (RFC 9106) with one lane and 2^`memory` KiB, 64 bytes; the salt as it is written."""
 
-    salt: bytes
+    salt: str
     rounds: int
     memory: int
 
@@ -69,9 +69,9 @@ def _kdf(line: str) -> Pbkdf2 | Argon2:
         case ["pbkdf2sha1", salt, _, _], [rounds, length] if _hexadecimal(salt):
             if 0 < rounds < _ROUNDS and 0 < length <= 1024:
                 return Pbkdf2(_unhex(salt), rounds, length)
-        case ["argon2", salt, _, _, *_], [rounds, memory, *_]:
+        case ["argon2", salt, _, _, *_], [rounds, memory, *_] if _hexadecimal(salt):
             if 0 < rounds < _ROUNDS and 3 <= memory < _MEMORY and len(salt) >= 8:
-                return Argon2(salt.encode(), rounds, 1 << memory)
+                return Argon2(salt, rounds, memory)
     shown = line if line.isprintable() and len(line) < 200 else f"{line[:40]!r}..."
     raise ImmudError(
         f"The key begins with {shown}, which says nothing that tomb 2.11 or older would write; "

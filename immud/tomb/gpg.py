@@ -1,18 +1,17 @@
-"""What is in a Dyne tomb's key, by the passphrase for it: GnuPG and the libraries for stretching.
+"""What is in a Dyne tomb's key, by the passphrase for it: GnuPG, and what stretches it before.
 
 gpg needs no agent and no directory of its own for a message that only has a
 passphrase: nothing is started and nothing is written. The passphrase and the
 message reach it through one pipe.
 """
 
-import ctypes
 import os
-from ctypes import c_char_p, c_size_t, c_uint32
 
 from immud.child import ChildTimeout, in_child
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, CommandTimeout, run
-from immud.tomb.dyne import Key, Pbkdf2, passphrases
+from immud.tomb import secret
+from immud.tomb.dyne import Argon2, Key, Pbkdf2, passphrases
 
 # A stretching made for a fast machine takes minutes on a slow one.
 TIMEOUT = 300.0
@@ -41,53 +40,46 @@ async def decrypt(key: Key, typed: bytes) -> bytes:
 
 
 async def _stretched(key: Key, passphrase: bytes) -> bytes:
-    if key.kdf is None:
-        return passphrase
     try:
-        answer: str = await in_child(
-            pbkdf2 if isinstance(key.kdf, Pbkdf2) else argon2,
-            *(passphrase, key.kdf.salt, key.kdf.rounds),
-            key.kdf.length if isinstance(key.kdf, Pbkdf2) else key.kdf.memory,
-            timeout=TIMEOUT,
-        )
-    except ChildTimeout as error:
+        if isinstance(key.kdf, Pbkdf2):
+            kdf = key.kdf
+            answer: str = await in_child(
+                pbkdf2, passphrase, kdf.salt, kdf.rounds, kdf.length, timeout=TIMEOUT
+            )
+            return answer.encode()
+        return passphrase if key.kdf is None else await _argon2(key.kdf, passphrase)
+    except (ChildTimeout, CommandTimeout) as error:
         raise ImmudError(
             f"Stretching the passphrase takes longer than {TIMEOUT:g} seconds on this machine; "
             "set it again with a smaller --kdf: tomb passwd"
         ) from error
-    return answer.encode()
 
 
 def pbkdf2(passphrase: bytes, salt: bytes, rounds: int, length: int) -> str:
     """In a child: what tomb-kdb-pbkdf2 prints."""
     import hashlib  # noqa: PLC0415 - brings OpenSSL, which nothing else in the daemon needs
 
+    secret.conceal()
     return hashlib.pbkdf2_hmac("sha1", passphrase, salt, rounds, length).hex()
 
 
-def argon2(passphrase: bytes, salt: bytes, rounds: int, memory: int) -> str:
-    """In a child: what argon2(1) prints when tomb(1) runs it, `memory` in KiB.
-
-    The newline that ends a line in zsh is part of what is stretched.
-    """
-    if memory > _available():
+async def _argon2(kdf: Argon2, passphrase: bytes) -> bytes:
+    """What argon2(1) prints where tomb(1) runs it: the newline is part of what is stretched."""
+    if 1 << kdf.memory > _available():
         raise ImmudError(
-            f"Stretching the passphrase needs {memory >> 10} MiB of memory, more than this machine "
-            "has free; set it again with a smaller --kdfmem: tomb passwd"
+            f"Stretching the passphrase needs {(1 << kdf.memory) >> 10} MiB of memory, more than "
+            "this machine has free; set it again with a smaller --kdfmem: tomb passwd"
         )
+    numbers = ("-m", str(kdf.memory), "-t", str(kdf.rounds), "-l", "64", "-r")
     try:
-        function = ctypes.CDLL("libargon2.so.1").argon2i_hash_raw
-    except OSError as error:
-        raise ImmudError(
-            "libargon2 is missing, which this key was stretched with; install libargon2-1."
-        ) from error
-    sizes = (c_uint32, c_uint32, c_uint32, c_char_p, c_size_t, c_char_p, c_size_t)
-    function.argtypes = (*sizes, c_char_p, c_size_t)
-    line, result = passphrase + b"\n", ctypes.create_string_buffer(64)
-    number = function(rounds, memory, 1, line, len(line), salt, len(salt), result, 64)
-    if number:
-        raise ImmudError(f"Stretching the passphrase with Argon2 failed (error {number}).")
-    return result.raw.hex()
+        result = await run("argon2", kdf.salt, *numbers, stdin=passphrase + b"\n", timeout=TIMEOUT)
+    except CommandFailed as error:
+        if error.code == 127:
+            raise ImmudError(
+                "argon2 is missing; install the package argon2 for this key."
+            ) from error
+        raise
+    return result.stdout.strip()
 
 
 def _available() -> int:

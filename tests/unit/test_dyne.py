@@ -25,7 +25,7 @@ def test_a_key_whose_passphrase_is_stretched() -> None:
     assert key.message.strip() == MESSAGE.strip()
     key = parse(f"_KDF_argon2_{SALT}_3_18_64\n\n".encode() + MESSAGE)
     assert key
-    assert key.kdf == Argon2(SALT.encode(), 3, 1 << 18)
+    assert key.kdf == Argon2(SALT, 3, 18)
 
 
 def test_a_key_that_lost_its_frame_gets_one() -> None:
@@ -47,7 +47,8 @@ def test_a_key_that_lost_its_frame_gets_one() -> None:
         f"_KDF_pbkdf2sha1_{SALT}_١٢_64",
         "_KDF_pbkdf2sha1_salt_1000_64",
         f"_KDF_argon2_{SALT}_3_40_64",
-        "_KDF_argon2_short_3_18_64",
+        "_KDF_argon2_abcdef_3_18_64",
+        "_KDF_argon2_--version_3_18_64",
         "_KDF_\x1b[2J_1_2_3",
     ],
 )
