@@ -27,16 +27,21 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The file system of an open tomb; empty where none is open."""
+    """The file system of an open tomb; empty where none is open.
+
+    `stale` where its log was not replayed: it is as it was some time before it was used last.
+    """
 
     fs_type: str = ""
     read_only: bool = False
     fault: Fault = Fault.NONE
+    stale: bool = False
 
 
 # How a superblock says that nothing can be written: since Linux 6.14 ext4 has words of its own
 # for what was an error's doing.
 _STOPPED = frozenset({"ro", "emergency_ro"})
+_UNWRITTEN = frozenset({"noload"}.union(*(one.unwritten for one in FILE_SYSTEMS.values())))
 
 
 def of(entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False) -> Health:
@@ -54,7 +59,7 @@ def of(entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False) 
         fault = Fault.DOWN
     elif stopped and not mapped_read_only:
         fault = Fault.READ_ONLY
-    return Health(entry.fstype, stopped or entry.read_only, fault)
+    return Health(entry.fstype, stopped or entry.read_only, fault, bool(words & _UNWRITTEN))
 
 
 def look(mapping: dm.Mapping | None, target: str, *, down: bool = False) -> Health:

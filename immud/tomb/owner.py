@@ -307,7 +307,9 @@ class Owner:
             asked.outcome.set_exception(error)
             return
         self._passphrase, self._force = asked.passphrase, asked.force
-        self._read_only = asked.read_only
+        # Who answers the question of an opening does not have to say again how it is to be.
+        answering = self._life.state in OPENING
+        self._read_only = asked.read_only or (self._read_only and answering)
         self._waiting.append(asked.outcome)
         await self._take(asked.event)
 

@@ -48,6 +48,12 @@ def problems(
         found.append(Problem(Severity.NOTICE, "tomb-hides-files", text, data))
     if life.state is TombState.OPEN:
         found += volume.notes
+    if state.stale and life.state is TombState.OPEN:
+        text = (
+            f"Tomb {name} was not closed the last time, and what its log has of the last changes "
+            "is not shown: that takes an opening that may write."
+        )
+        found.append(Problem(Severity.NOTICE, "tomb-stale", text, data))
     if state.fault and life.state is TombState.OPEN:
         device = devices.get(life.device)
         how = health.repair(config, device.devnode if device else "DEVICE", state.fs_type)

@@ -263,6 +263,8 @@ def entry(options: str = "rw", super_options: str = "rw") -> MountEntry:
         (entry("rw", "rw,emergency_ro"), False, False, Health("ext4", True, Fault.READ_ONLY)),
         (entry("rw", "rw"), False, True, Health("ext4", False, Fault.DOWN)),
         (entry("ro", "rw"), False, False, Health("ext4", True)),
+        (entry("ro", "ro,norecovery"), True, False, Health("ext4", True, stale=True)),
+        (entry("ro", "ro,rescue=nologreplay"), True, False, Health("ext4", True, stale=True)),
     ],
 )
 def test_whose_doing_it_is_that_nothing_can_be_written(

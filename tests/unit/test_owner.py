@@ -45,6 +45,7 @@ class Bench:
         self.hang: set[str] = set()
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
+        self.read_only: list[bool] = []
         self.target, self.hidden, self.notes = "/var/home", False, ()
         self.damage = ""
         self.fallback = NoFallback()
@@ -88,6 +89,9 @@ class Bench:
         forced = action is Action.UNMOUNT and order.force
         if action is Action.UNLOCK:
             self.passphrases.append(order.passphrase)
+            self.read_only.append(order.read_only)
+        if action is Action.CHECK:
+            progress(0.25)
         await self._work(f"{action} by force" if forced else str(action))
         self.mapped, self.mounted = {
             Action.UNLOCK: (True, self.mounted),
@@ -254,3 +258,38 @@ async def test_late_news_of_a_stopped_work_are_not_heard(stand: Stand) -> None:
     assert stand.owner.view.state is TombState.LOST
     assert "mount" not in stand.bench.called
     stand.bench.hang = set()
+
+
+async def test_how_far_the_check_is_shows_on_the_job(stand: Stand) -> None:
+    stand.bench.hang = {"check"}
+    stand.plug()
+    await stand.until(lambda: "check" in stand.bench.called)
+    (job,) = stand.jobs.running.values()
+    assert job.view.progress == 0.25
+
+
+async def test_read_only_is_for_the_opening_it_was_asked_for(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    await stand.owner.close(0, {}).wait()
+    await stand.owner.open(0, {"read-only": True}, None).wait()
+    await stand.owner.close(0, {}).wait()
+    await stand.owner.open(0, {}, None).wait()
+    stand.pull()
+    await stand.reach(TombState.ABSENT)
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    assert stand.bench.read_only == [False, True, False, False]
+
+
+async def test_whoever_answers_the_question_the_opening_stays_read_only(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    await stand.owner.close(0, {}).wait()
+    stand.bench.hang = {"unlock"}
+    stand.bench.called.clear()
+    stand.owner.open(0, {"read-only": True}, None)
+    await stand.until(lambda: "unlock" in stand.bench.called)
+    stand.bench.hang = set()
+    await stand.owner.open(0, {}, b"secret").wait()
+    assert stand.bench.read_only == [False, True, True]
