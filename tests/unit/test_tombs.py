@@ -1,0 +1,135 @@
+"""Several tombs: one inside another is closed before it, or says why it is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from immud.errors import Busy
+from immud.jobs import Jobs
+from immud.model import Holder, JobResult, TombConfig, TombState
+from immud.tomb import drive
+from immud.tomb.machine import Action
+from immud.tomb.tombs import Tombs
+from immud.tomb.works import Order
+from immud.watch.devices import Device, DeviceEvent, What
+from tests.unit.test_owner import Bench
+
+HOME = TombConfig("home", label="home", auto_open=False)
+ALICE = TombConfig("alice", label="alice", mount="/var/home/alice", auto_open=False)
+DEEP = TombConfig("deep", label="deep", mount="/var/home/alice/x", auto_open=False)
+WORK = TombConfig("work", label="work", mount="/var/work", auto_open=False)
+CONFIGS = (HOME, DEEP, ALICE, WORK)
+
+
+def stick(name: str) -> Device:
+    return Device(f"/devices/{name}", f"/dev/{name}", "8:0", "1", fs_type="crypto_LUKS", label=name)
+
+
+class Named(Bench):
+    """A volume at a place, which writes what happens to all of them into one list."""
+
+    def __init__(self, config: TombConfig, stand: "Stand") -> None:
+        super().__init__()
+        self.config, self.target = config, config.mount
+        self.stand = stand
+
+    def inner(self) -> list[Bench]:
+        below = [b for b in self.stand.benches.values() if b.target.startswith(f"{self.target}/")]
+        return sorted(below, key=lambda bench: -len(bench.target))
+
+    async def perform(
+        self, action: Action, order: Order, progress: Callable[[float], None]
+    ) -> tuple[Holder, ...]:
+        how = f" with {order.force:g} s" if order.force and action is Action.UNMOUNT else ""
+        self.stand.said.append(f"{action} {self.config.name}{how}")
+        return await super().perform(action, order, progress)
+
+
+class Stand(Tombs):
+    """The tombs, on benches."""
+
+    def __init__(self) -> None:
+        self.benches: dict[str, Named] = {}
+        self.said: list[str] = []
+        self.told: list[str] = []
+        super().__init__(
+            CONFIGS,
+            jobs=Jobs(lambda: None),
+            changed=lambda: None,
+            on_open=lambda name: self.told.append(f"open {name}"),
+            on_closed=self._told_closed,
+            lookup=lambda _: None,
+            managers=None,  # type: ignore[arg-type] # whom no bench asks for anything
+        )
+
+    def _told_closed(self, name: str) -> Awaitable[None]:
+        async def nothing() -> None:
+            pass
+
+        self.told.append(f"closed {name}")
+        return asyncio.ensure_future(nothing())
+
+    def _works(self, config: TombConfig) -> Any:
+        return self.benches.setdefault(config.name, Named(config, self))
+
+    async def reach(self, name: str, state: TombState) -> None:
+        async with asyncio.timeout(5):
+            while self.by_name[name].life.state is not state:
+                await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def stand(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
+    monkeypatch.setattr(drive, "alive", lambda *_: True)
+    stand = Stand()
+    for owner in stand.by_name.values():
+        owner.start({})
+    stand._started = True
+    for config in CONFIGS:
+        stand.device(DeviceEvent(What.ADDED, stick(config.name)))
+        await stand.reach(config.name, TombState.PRESENT)
+        await stand.by_name[config.name].open(0, {}, None).wait()
+        assert stand.by_name[config.name].life.state is TombState.OPEN
+    stand.said.clear()
+    stand.told.clear()
+    yield stand
+    for owner in stand.by_name.values():
+        await owner.stop()
+
+
+async def test_those_inside_are_closed_first(stand: Stand) -> None:
+    view = await stand.by_name["home"].close(1000, {}).wait()
+    assert view.result is JobResult.DONE
+    assert stand.said == [
+        f"{w} {n}" for n in ("deep", "alice", "home") for w in ("unmount", "unmap")
+    ]
+    assert stand.by_name["work"].life.state is TombState.OPEN
+
+
+async def test_by_force_if_so(stand: Stand) -> None:
+    await stand.by_name["alice"].close(0, {"force": True, "patience": 2}).wait()
+    assert [text for text in stand.said if "unmount" in text] == [
+        "unmount deep with 2 s",
+        "unmount alice with 2 s",
+    ]
+    assert stand.by_name["home"].life.state is TombState.OPEN
+
+
+async def test_one_that_is_held_keeps_the_others_open(stand: Stand) -> None:
+    stand.benches["alice"].fail = {"unmount": Busy("bash is in the way")}
+    view = await stand.by_name["home"].close(0, {}).wait()
+    assert view.result is JobResult.FAILED
+    assert view.error == "Tomb alice is inside it, and stays open: bash is in the way"
+    assert stand.by_name["home"].life.state is TombState.OPEN
+    # Whoever was told that it is being closed is told that it is not.
+    assert [text for text in stand.told if "home" in text] == ["closed home", "open home"]
+    assert "unmount home" not in stand.said
+
+
+async def test_the_end_of_all(stand: Stand) -> None:
+    await stand.stop(close=True)
+    unmounted = [text.split()[1] for text in stand.said if text.startswith("unmount")]
+    assert [name for name in unmounted if name != "work"] == ["deep", "alice", "home"]
+    assert "work" in unmounted
