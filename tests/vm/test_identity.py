@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
+from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive, plain
 from tests.support.fixtures import HOME_UUID
 from tests.support.metadata import decipher
 from tests.support.tomb import KEY, assert_no_residue, configure, wait_for
@@ -81,14 +81,16 @@ def test_only_the_pinned_volume_is_opened(
     # The same UUID, label, serial and passphrase; and the very same header, but for its cipher.
     twin = drives(uuid=HOME_UUID, label=home_drive.label, serial=home_drive.serial)
     assert "its volume key is another one" in refused(vm, twin)
-    bare = copied(home_drive, tmp_path / "bare")
-    decipher(bare.path)
-    assert "it is not encrypted (cipher_null-ecb)" in refused(vm, bare)
+    rewritten = copied(home_drive, tmp_path / "rewritten")
+    decipher(rewritten.path)
+    assert "it is not encrypted (cipher_null-ecb)" in refused(vm, rewritten)
     assert vm.run("cat", PIN).stdout == pin
 
-    # LUKS1 has a pin as well.
+
+def test_luks1_is_pinned_and_a_plain_drive_is_asked_for(
+    vm: VM, drives: Callable[..., Drive], tmp_path: Path
+) -> None:
     old = drives(version=1)
-    vm.run("rm", PIN)
     configure(vm, f'uuid = "{old.uuid}"\n{KEY}')
     vm.plug(old)
     wait_for(vm, "open")
@@ -96,6 +98,20 @@ def test_only_the_pinned_volume_is_opened(
     vm.yank(old)
     wait_for(vm, "absent")
     assert "its volume key" in refused(vm, drives(version=1, uuid=old.uuid))
+
+    # A drive that is not encrypted is none, unless that is said of it.
+    bare = plain(tmp_path / "plain", label="plain", size=48 << 20)
+    configure(vm, f'uuid = "{bare.uuid}"\n')
+    vm.plug(bare)
+    vm.wait_until(f"test -e /dev/disk/by-uuid/{bare.uuid}")
+    wait_for(vm, "absent")
+    configure(vm, f'uuid = "{bare.uuid}"\nencrypted = false\n')
+    wait_for(vm, "open")
+    options = vm.run("findmnt", "-no", "OPTIONS", "/var/home").stdout
+    assert "nosuid,nodev" in options
+    vm.yank(bare)
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
 
 
 def changed(drive: Drive) -> None:
