@@ -4,6 +4,8 @@ import asyncio
 import os
 import sys
 from argparse import Namespace
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from immud import rules
@@ -12,13 +14,17 @@ from immud.cli.keys import Keys
 from immud.cli.reload import reload
 from immud.cli.render import visible
 from immud.config import load
-from immud.errors import ImmudError, UsageError
+from immud.errors import ImmudError, NoSuchJob, UsageError, WrongState
 from immud.make.target import Target, Wish, human
+from immud.model import TombState
 
 if TYPE_CHECKING:
     from immud.client import Client
     from immud.make.steps import Step
 
+TOMB, JOB = "org.immud1.Tomb", "org.immud1.Job"
+OPENING = 60.0
+"""Seconds that opening a tomb usually does not take."""
 LABEL_MAX = 47
 """Bytes a LUKS2 header has for a label."""
 
@@ -39,14 +45,15 @@ def create(arguments: Namespace) -> int:
         enrolment.check(wish, enrolment.NO_UUID)
     target = asyncio.run(look(arguments.device, config))
     check(target, wish)
-    steps = plan(target, wish)
     if arguments.dry_run:
-        _show(steps, as_json=arguments.json)
+        _show(plan(target, wish), as_json=arguments.json)
         return 0
+    if wish.source:
+        _measure(target, wish)
     resumed = resumes(target, wish)
     _confirm(arguments, target, resumed=resumed)
     key = keys.existing("Passphrase it was given: ") if resumed else keys.chosen(wish.name)
-    _make(target, wish, steps, key)
+    _make(target, wish, key)
     print(f"{target.devnode} is finished, and can be unplugged.")
     if wish.source:
         _kept(wish)
@@ -70,14 +77,6 @@ def wished(arguments: Namespace) -> Wish:
         raise UsageError(f"--from {source}: there is no such directory")
     if arguments.json and not arguments.dry_run:
         raise UsageError("--json goes with --dry-run")
-    derivation = [
-        (f"--{option}", str(value))
-        for option, value in (
-            ("iter-time", arguments.iter_time),
-            ("pbkdf-memory", arguments.pbkdf_memory),
-        )
-        if value is not None
-    ]
     return Wish(
         name=name,
         filesystem=arguments.fs,
@@ -88,8 +87,15 @@ def wished(arguments: Namespace) -> Wish:
         mount=mount,
         key=key,
         enrol=not arguments.no_enrol,
-        derivation=tuple(word for pair in derivation for word in pair),
+        derivation=derivation(arguments),
     )
+
+
+def derivation(arguments: Namespace) -> tuple[str, ...]:
+    """The options of cryptsetup(8) for the key derivation that were given."""
+    given = (("--iter-time", arguments.iter_time), ("--pbkdf-memory", arguments.pbkdf_memory))
+    pairs = ((option, str(value)) for option, value in given if value is not None)
+    return tuple(word for pair in pairs for word in pair)
 
 
 def _show(steps: "tuple[Step, ...]", *, as_json: bool) -> None:
@@ -126,21 +132,41 @@ def _confirm(arguments: Namespace, target: Target, *, resumed: bool) -> None:
         raise UsageError("that is not its name; nothing was done")
 
 
-def _make(target: Target, wish: Wish, steps: "tuple[Step, ...]", key: bytes) -> None:
+def _measure(target: Target, wish: Wish) -> None:
+    """Raise where what is to be copied does not fit; say what of it is not copied."""
+    from immud.make.copying import mounted_in, size  # noqa: PLC0415 - after the right is clear
+
+    needed = asyncio.run(size(wish.source))
+    # What a file system keeps for itself differs; most of them less than this.
+    if needed > target.size * 95 // 100:
+        raise ImmudError(
+            f"{wish.source} holds {human(needed)}, which do not fit on {target.devnode} "
+            f"({human(target.size)}). Nothing was changed."
+        )
+    for path in mounted_in(wish.source):
+        print(f"{visible(path)} is another file system, and is not copied.", file=sys.stderr)
+
+
+def _make(target: Target, wish: Wish, key: bytes) -> None:
     from immud.make.execute import carry_out, locked, settle  # noqa: PLC0415 - as above
     from immud.make.observe import look  # noqa: PLC0415
+    from immud.make.plan import plan  # noqa: PLC0415
+    from immud.make.refuse import check  # noqa: PLC0415
 
     def waiting() -> None:
         print(f"Waiting for another program to let go of {target.disk} ...", file=sys.stderr)
 
     async def work() -> None:
         with locked(target, waiting):
-            if await look(target.devnode, load()) != target:
+            # What an interrupted run left may have gone by itself; the rest is what was agreed to.
+            now = await look(target.devnode, load())
+            if replace(now, uses=(), leftovers=()) != replace(target, uses=(), leftovers=()):
                 raise ImmudError(
                     f"{target.devnode} has changed meanwhile, or is another drive. "
                     "Nothing was done; run this again."
                 )
-            await carry_out(target, steps, key, told, target.title)
+            check(now, wish)
+            await carry_out(now, plan(now, wish), key, told, target.title)
         await settle(target.devnode)
 
     def told(step: "Step", progress: float) -> None:
@@ -168,17 +194,32 @@ def _open(wish: Wish, key: bytes) -> None:
     from immud.cli.bus import talk  # noqa: PLC0415 - only with a daemon
 
     async def opened(client: "Client") -> None:
-        await client.wait(await client.open_tomb(wish.name, key))
+        path = await client.tomb(wish.name)
+        try:
+            jobs = [await client.open_tomb(wish.name, key)]
+        except WrongState:
+            # It needed no answer, and is on its way, or there.
+            jobs = [
+                job
+                for job, inner in (await client.objects()).items()
+                if inner.get(JOB, {}).get("Object") == path
+            ]
+        for job in jobs:
+            with suppress(NoSuchJob):
+                await client.wait(job)
+        state = await client.get(path, TOMB, "State")
+        if state != TombState.OPEN:
+            raise ImmudError(f"it is {state}; see: immud status")
+
+    async def soon(client: "Client") -> None:
+        # Whoever is logged in is in the way of their own home: nobody waits for that here.
+        await asyncio.wait_for(opened(client), OPENING)
 
     try:
-        talk(opened)
+        talk(soon)
+    except TimeoutError:
+        print("It is opened as soon as nobody is in the way; see who is: immud status")
     except ImmudError as error:
         print(f"It is not open yet: {error}", file=sys.stderr)
     else:
         print(f"Tomb {wish.name} is open at {wish.mount}.")
-
-
-def fits(needed: int, target: Target) -> None:
-    """Raise where what is to be copied does not fit. Sizes in bytes."""
-    if needed > target.size * 95 // 100:
-        raise ImmudError(f"{human(needed)} do not fit on {target.devnode} ({human(target.size)})")

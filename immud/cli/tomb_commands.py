@@ -146,6 +146,58 @@ FORGET = Command(
     (THIS_NAME,),
 )
 
+PASSWD = Command(
+    "passwd",
+    "change a passphrase or key of a tomb",
+    "Puts another passphrase or key in the place of one that the volume has, open or closed. The "
+    "pin, and the volume's other keys, stay as they are.",
+    "header",
+    "passwd",
+    (
+        NAME,
+        KEY_FILE,
+        PASSPHRASE_FD,
+        (
+            ("--new-key-file",),
+            {"metavar": "FILE", "help": "the new key is the one in FILE, and no passphrase"},
+        ),
+        (
+            ("--new-passphrase-fd",),
+            {
+                "metavar": "N",
+                "type": int,
+                "help": "read the new passphrase from file descriptor N instead of asking for it",
+            },
+        ),
+        *DERIVATION,
+    ),
+)
+RECOVERY_KEY = Command(
+    "recovery-key",
+    "add a recovery key, and print it",
+    "Has systemd-cryptenroll(1) add a recovery key to the volume, and prints it, this once.",
+    "header",
+    "recovery_key",
+    (NAME, KEY_FILE, PASSPHRASE_FD),
+)
+HEADER_BACKUP = Command(
+    "header-backup",
+    "write the LUKS header of a tomb to a file",
+    "Writes the header of the volume, without which nothing on it can be read, to a new file on "
+    "another drive.",
+    "header",
+    "header_backup",
+    (THIS_NAME, (("file",), {"metavar": "FILE", "help": "the new file"})),
+)
+RESIZE = Command(
+    "resize",
+    "make an open tomb as large as its partition or drive has become",
+    "Makes an open tomb as large as its partition or drive, after that has become larger.",
+    "header",
+    "resize",
+    (NAME, KEY_FILE, PASSPHRASE_FD),
+)
+
 TOMB = Command(
     "tomb",
     "make tombs, and look after them",
@@ -153,5 +205,5 @@ TOMB = Command(
     "enrol",
     "list_",
     (),
-    (CREATE, ENROL, LIST, FORGET),
+    (CREATE, ENROL, LIST, FORGET, PASSWD, RECOVERY_KEY, HEADER_BACKUP, RESIZE),
 )

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable
 
-from immud.early import kernel
+from immud.early import kernel, mountinfo
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
 
@@ -17,13 +17,32 @@ PLACE = "/run/immud/making"
 ROUNDS = 3
 """How often what changed meanwhile is copied again, before it is for the person to see to."""
 
-# Everything a home has: hard links, ACLs, other attributes, holes, ids as they are; and nothing
-# that is mounted in it.
-_OPTIONS = ("-aHAXSx", "--numeric-ids", "--delete", "--exclude=/lost+found")
+# Everything a home has: hard links, ACLs, other attributes, holes, ids as they are, times to the
+# nanosecond; and nothing that is mounted in it.
+_OPTIONS = (
+    *("-aHAXSx", "--numeric-ids", "--modify-window=-1"),
+    *("--delete", "--exclude=/lost+found"),
+)
 _PROGRESS = re.compile(rb"\s(\d{1,3})%\s")
 # Files that went while they were to be copied (rsync(1), EXIT VALUES): the next round knows.
 _VANISHED = 24
 _SHOWN = 10
+
+
+def mounted_in(source: str) -> tuple[str, ...]:
+    """What is mounted in a directory, and so not copied with it."""
+    inside = f"{os.path.realpath(source).rstrip('/')}/"
+    return tuple(e.target for e in mountinfo.read() if e.target.startswith(inside))
+
+
+async def size(source: str) -> int:
+    """How much room the contents of a directory take, in bytes. Takes as long as du(1) does."""
+    said = await run(
+        *("du", "--summarize", "--one-file-system", "--block-size=1", "--", source),
+        timeout=None,
+        allowed=(0, 1),
+    )
+    return int(said.stdout.split()[0])
 
 
 async def copy(
@@ -37,9 +56,10 @@ async def copy(
     # What is unmounted outside goes here too, and nothing of here is seen outside.
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
     os.makedirs(PLACE, mode=0o700, exist_ok=True)
-    for _ in range(ROUNDS):
+    for attempt in range(ROUNDS):
         async with _Mounted(device, filesystem):
-            await _rsync(source, progress)
+            # What differs with the time and size of its original is found by its content alone.
+            await _rsync(source, progress, ("-c",) if attempt else ())
         # Mounted anew, or the comparison would read what is still in memory.
         async with _Mounted(device, filesystem):
             differing = await _differences(source)
@@ -69,16 +89,17 @@ class _Mounted:
         kernel.umount2(PLACE, kernel.MNT_DETACH if kind else 0)
 
 
-async def _rsync(source: str, progress: Callable[[float], None]) -> None:
+async def _rsync(source: str, progress: Callable[[float], None], more: tuple[str, ...]) -> None:
     def heard(text: bytes) -> None:
         if found := _PROGRESS.findall(text):
             progress(int(found[-1]) / 100)
 
-    argv = ("rsync", *_OPTIONS, "--info=progress2", "--no-inc-recursive", "--", *_ends(source))
+    argv = ("rsync", *_OPTIONS, *more, "--info=progress2", "--no-inc-recursive", "--")
     try:
-        await run(*argv, timeout=None, allowed=(0, _VANISHED), heard=heard)
+        await run(*argv, *_ends(source), timeout=None, allowed=(0, _VANISHED), heard=heard)
     except CommandFailed as error:
         raise ImmudError(f"Not everything could be copied: {_told(error)}") from error
+    progress(1.0)
 
 
 async def _differences(source: str) -> list[str]:

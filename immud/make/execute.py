@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import assert_never
 
+from immud.child import in_child
 from immud.early.kernel import MNT_DETACH, umount2
 from immud.errors import ImmudError
 from immud.make import copying, enrolment
+from immud.make.header import NO_SUCH_KEY
+from immud.make.secret import passed
 from immud.make.steps import (
     Copy,
     Enrol,
@@ -24,7 +27,7 @@ from immud.make.steps import (
 )
 from immud.make.target import PART_NAME, Stage, Target
 from immud.run import CommandFailed, run
-from immud.tomb import dm, drive
+from immud.tomb import blkid, dm, drive
 from immud.tomb.unlock import TIMEOUT
 from immud.watch.devices import DeviceEvent
 from immud.watch.udev import UdevWatch
@@ -53,6 +56,8 @@ def locked(target: Target, waiting: Callable[[], None]) -> Iterator[None]:
     `waiting` is called where somebody else has it. (systemd.io/BLOCK_DEVICE_LOCKING)
     """
     fd = os.open(target.disk, os.O_RDONLY | os.O_CLOEXEC)
+    # A child that outlives us, because we were killed, is still at work on the drive.
+    os.set_inheritable(fd, True)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,6 +106,7 @@ class _Works:
     def __init__(self, target: Target, key: bytes, told: Told, title: str) -> None:
         self.target, self.key, self.told, self.title = target, key, told, title
         self.mapping = self.file_system = ""
+        self.held = -1
 
     async def perform(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
@@ -121,6 +127,7 @@ class _Works:
             case Unmap():
                 if self.mapping:
                     self.file_system = await file_system(step.mapping)
+                self.let_go()
                 await unmap(step.mapping)
                 self.mapping = ""
             case Wipe():
@@ -133,8 +140,9 @@ class _Works:
             case Map():
                 self.mapping = step.mapping
                 await map_(step, self.key)
+                self.hold()
             case MakeFileSystem():
-                await make_file_system(step)
+                await make_file_system(f"/dev/mapper/{step.mapping}", step.filesystem, step.label)
             case Mark():
                 await mark(step.volume, step.label, step.stage)
             case Copy():
@@ -149,8 +157,22 @@ class _Works:
             case _:
                 assert_never(step)
 
+    def hold(self) -> None:
+        """From now on the kernel itself removes the mapping when the last who has it open ends.
+
+        So it does not stay behind, and the key in it, even if this process is killed.
+        """
+        self.held = os.open(f"/dev/mapper/{self.mapping}", os.O_RDONLY | os.O_CLOEXEC)
+        dm.remove(self.mapping, deferred=True)
+
+    def let_go(self) -> None:
+        if self.held >= 0:
+            os.close(self.held)
+            self.held = -1
+
     async def tidy(self) -> None:
         """After a failure: the mapping goes, and with a pulled drive everything on it."""
+        self.let_go()
         if not self.mapping:
             return
         if drive.alive(self.target.number, self.target.diskseq):
@@ -172,11 +194,12 @@ def drop(mapping: str) -> None:
 
 
 async def unmap(mapping: str) -> None:
-    """cryptsetup close; udev may be looking at it still, and is waited for."""
-    if all(mapping != found.name for found in dm.mappings()):
-        return
-    # It says nothing of a drive that is gone, and tries for a while where it is busy.
-    await run("cryptsetup", "close", mapping)
+    """cryptsetup close, which tries again for a while: udev may be looking at it still.
+
+    4 is "there is no such mapping": it has gone by itself.
+    """
+    if any(mapping == found.name for found in dm.mappings()):
+        await run("cryptsetup", "close", mapping, allowed=(0, 4))
 
 
 async def partition(step: Partition) -> None:
@@ -192,25 +215,25 @@ async def partition(step: Partition) -> None:
 
 async def format_(step: Format, key: bytes) -> None:
     """cryptsetup's own defaults for everything, unless the person asked for another derivation."""
-    await run(
-        *("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--key-file", "-"),
-        *("--label", step.label, "--subsystem", step.stage, *step.derivation, step.volume),
-        stdin=key,
-        timeout=TIMEOUT,
-    )
+    with passed(key) as path:
+        await run(
+            *("cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--key-file", path),
+            *("--label", step.label, "--subsystem", step.stage, *step.derivation, step.volume),
+            timeout=TIMEOUT,
+        )
 
 
 async def map_(step: Map, key: bytes) -> None:
     """Raises ImmudError where the key, which a run before this one may have chosen, is wrong."""
     try:
-        await run(
-            *("cryptsetup", "open", "--type", "luks2", "--key-file", "-"),
-            *(step.volume, step.mapping),
-            stdin=key,
-            timeout=TIMEOUT,
-        )
+        with passed(key) as path:
+            await run(
+                *("cryptsetup", "open", "--type", "luks2", "--key-file", path),
+                *(step.volume, step.mapping),
+                timeout=TIMEOUT,
+            )
     except CommandFailed as error:
-        if error.code != 2:
+        if error.code != NO_SUCH_KEY:
             raise
         raise ImmudError(
             "This is not the passphrase (or key) that the interrupted run was given. Run this "
@@ -218,20 +241,16 @@ async def map_(step: Map, key: bytes) -> None:
         ) from error
 
 
-async def make_file_system(step: MakeFileSystem) -> None:
-    label = step.label[: _LABEL[step.filesystem]]
-    await run(
-        *(*_MKFS[step.filesystem], label, f"/dev/mapper/{step.mapping}"), timeout=MKFS_TIMEOUT
-    )
+async def make_file_system(device: str, filesystem: str, label: str) -> None:
+    """mkfs of that kind; of the label as much as there is room for."""
+    label = label[: _LABEL[filesystem]]
+    await run(*_MKFS[filesystem], label, device, timeout=MKFS_TIMEOUT)
 
 
 async def file_system(mapping: str) -> str:
-    """The UUID of the file system in a mapping, asked of the device and not of a cache."""
-    device = f"/dev/mapper/{mapping}"
-    said = await run(
-        "blkid", "--probe", "--match-tag", "UUID", "--output", "value", device, allowed=(0, 2)
-    )
-    return said.stdout.decode().strip()
+    """The UUID of the file system in a mapping."""
+    _, uuid = await in_child(blkid.probe, f"/dev/mapper/{mapping}", tuple(_MKFS))
+    return str(uuid)
 
 
 async def mark(volume: str, label: str, stage: Stage) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from immud.early import mountinfo
 from immud.early.sources import split
 from immud.errors import ImmudError
+from immud.make.below import SYS, device_of, number_of, stack, text
 from immud.make.target import MAPPING_SUFFIX, PART_NAME, Stage, Target, human
 from immud.model import Config
 from immud.run import run
 from immud.tomb.dm import PREFIX
 
-SYS = "/sys"
 SYSTEM = ("/", "/usr", "/boot", "/boot/efi", "/efi", "/etc", "/var")
 # What sysfs calls things that hold blocks and are no drives.
 _FOREIGN = {
@@ -39,20 +39,20 @@ async def look(path: str, config: Config) -> Target:
     numbers = {number: node, **dict(parts)}
     leftovers, holders = _holders(numbers)
     found = [await _signatures(each) for each in numbers.values()]
-    content = [text for texts, _ in found for text in texts]
+    content = [line for lines, _ in found for line in lines]
     uuids = {uuid for _, each in found for uuid in each}
-    stage, volume = await _stage(node, numbers, [texts for texts, _ in found])
-    size = int(_text(f"{where}/size") or 0) * 512
+    stage, volume = await _stage(node, numbers, [lines for lines, _ in found])
+    size = int(text(f"{where}/size") or 0) * 512
     return Target(
         devnode=node,
         number=number,
         disk=f"/dev/{os.path.basename(top)}",
         title=f"{_model(top)} {human(size)}",
         size=size,
-        diskseq=_text(f"{top}/diskseq"),
+        diskseq=text(f"{top}/diskseq"),
         partition=partition,
         foreign=_foreign(os.path.basename(top)),
-        read_only=_text(f"{where}/ro") == "1",
+        read_only=text(f"{where}/ro") == "1",
         parts=tuple(node for _, node in parts),
         uses=tuple(_uses(numbers, holders, leftovers)),
         system=tuple(_system(numbers, config)),
@@ -79,23 +79,15 @@ def _identify(path: str) -> tuple[str, str]:
     return number, f"/dev/{name}"
 
 
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 def _partitions(where: str) -> Iterator[tuple[str, str]]:
     for name in sorted(os.listdir(where)):
         if os.path.exists(f"{where}/{name}/partition"):
-            yield _text(f"{where}/{name}/dev"), f"/dev/{name}"
+            yield text(f"{where}/{name}/dev"), f"/dev/{name}"
 
 
 def _model(top: str) -> str:
-    vendor, model = _text(f"{top}/device/vendor"), _text(f"{top}/device/model")
-    name = model or _text(f"{top}/device/name") or os.path.basename(top)
+    vendor, model = text(f"{top}/device/vendor"), text(f"{top}/device/model")
+    name = model or text(f"{top}/device/name") or os.path.basename(top)
     # The vendor of a SATA drive is always "ATA", and of NVMe a number.
     named = vendor and vendor != "ATA" and not vendor.startswith("0x")
     return " ".join(f"{vendor} {name}".split()) if named else " ".join(name.split())
@@ -111,7 +103,7 @@ def _holders(numbers: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
     for number in numbers:
         place = f"{SYS}/dev/block/{number}/holders"
         for entry in sorted(os.listdir(place)) if os.path.isdir(place) else ():
-            name = _text(f"{place}/{entry}/dm/name") or entry
+            name = text(f"{place}/{entry}/dm/name") or entry
             if name.startswith(PREFIX) and name.endswith(MAPPING_SUFFIX):
                 leftovers.append(name)
             else:
@@ -125,12 +117,12 @@ def _uses(
     """Everything that keeps the device from being written to, as sentences."""
     said = False
     for entry in mountinfo.read():
-        if (number := _device_of(entry)) in numbers:
+        if (number := device_of(entry)) in numbers:
             said = True
             yield f"{numbers[number]} is mounted at {entry.target}"
     for node in _swaps():
         for number, mine in numbers.items():
-            if _number(node) == number:
+            if number_of(node) == number:
                 said = True
                 yield f"{mine} is swap space"
     for number, name in holders:
@@ -141,25 +133,8 @@ def _uses(
         yield "the kernel says that something has it for itself, such as a mount in a container"
 
 
-def _device_of(entry: mountinfo.MountEntry) -> str:
-    """The block device of a mount; btrfs has numbers of its own, and names its source."""
-    if not entry.dev.startswith("0:"):
-        return entry.dev
-    return _number(entry.source) if entry.source.startswith("/dev/") else ""
-
-
-def _number(path: str) -> str:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return ""
-    if not stat.S_ISBLK(found.st_mode):
-        return ""
-    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
-
-
 def _swaps() -> list[str]:
-    lines = _text("/proc/swaps").split("\n")[1:]
+    lines = text("/proc/swaps").split("\n")[1:]
     return [line.split()[0] for line in lines if line]
 
 
@@ -179,23 +154,12 @@ def _system(numbers: dict[str, str], config: Config) -> Iterator[str]:
     table = mountinfo.read()
     for path in SYSTEM:
         entry = mountinfo.top(table, path)
-        if entry and _below(_device_of(entry)) & set(numbers):
+        if entry and stack(device_of(entry)) & set(numbers):
             yield path
     for name in ("usr", "etc", "var"):
         source: str = getattr(config, name)
-        if not source.startswith("/") and _below(_number(split(source)[0])) & set(numbers):
+        if not source.startswith("/") and stack(number_of(split(source)[0])) & set(numbers):
             yield f"the source of /{name}"
-
-
-def _below(number: str) -> set[str]:
-    """A block device and all that it stands on."""
-    if not number:
-        return set()
-    found = {number}
-    place = f"{SYS}/dev/block/{number}/slaves"
-    for entry in os.listdir(place) if os.path.isdir(place) else ():
-        found |= _below(_text(f"{place}/{entry}/dev"))
-    return found
 
 
 async def _signatures(node: str) -> tuple[list[str], set[str]]:
@@ -234,8 +198,8 @@ async def _stage(
 
 
 async def _marked(node: str) -> Stage:
-    text = await _value(node, "SUBSYSTEM")
-    return Stage(text) if text in tuple(Stage) else Stage.NONE
+    said = await _value(node, "SUBSYSTEM")
+    return Stage(said) if said in tuple(Stage) else Stage.NONE
 
 
 async def _value(node: str, name: str) -> str:

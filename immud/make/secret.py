@@ -1,21 +1,20 @@
-"""Passphrases and keys on their way to a program: in pipes and locked memory, nowhere else."""
+"""Passphrases and keys on their way to a program: in locked memory and nowhere else."""
 
 import ctypes
+import mmap
 import os
-import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from immud.errors import ImmudError, UsageError
-from immud.run import STDIN_LIMIT
-from immud.tomb.unlock import check_key
+from immud.tomb.secret import LARGEST, check, conceal
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
 
 
 def protect() -> None:
-    """Keep this process out of swap and out of core dumps (mlockall(2), setrlimit(2))."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Keep this process out of swap (mlockall(2)) and out of core dumps."""
+    conceal()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE):
         error = os.strerror(ctypes.get_errno())
@@ -24,43 +23,43 @@ def protect() -> None:
 
 def from_file(path: str) -> bytes:
     """The key in a file of root's own. Raises ImmudError."""
-    check_key(path)
+    check(path)
     with open(path, "rb") as file:
-        return _checked(file.read(STDIN_LIMIT + 1), f"The key file {path}")
+        return file.read(LARGEST)
 
 
 def from_fd(fd: int) -> bytes:
     """What can be read from a descriptor up to its end, without one line break that ends it."""
     data = bytearray()
     try:
-        while len(data) <= STDIN_LIMIT and (piece := os.read(fd, STDIN_LIMIT + 1)):
+        while len(data) <= LARGEST and (piece := os.read(fd, 65536)):
             data += piece
     except OSError as error:
         raise UsageError(f"descriptor {fd} can't be read: {error.strerror}") from None
-    return _checked(bytes(data).removesuffix(b"\n"), f"Descriptor {fd}")
-
-
-def _checked(key: bytes, what: str) -> bytes:
+    key = bytes(data).removesuffix(b"\n")
     if not key:
-        raise UsageError(f"{what} holds no key; nothing was done")
-    if len(key) > STDIN_LIMIT:
-        raise UsageError(f"{what} holds more than {STDIN_LIMIT} bytes, which is no key")
+        raise UsageError(f"descriptor {fd} holds no key; nothing was done")
+    if len(key) > LARGEST:
+        raise UsageError(f"descriptor {fd} holds more than {LARGEST} bytes, which is no key")
     return key
 
 
 @contextmanager
 def passed(key: bytes) -> Iterator[str]:
-    """A path under which a program that root starts can read `key`, once.
+    """A path under which a program that root starts can read `key`, until the end.
 
-    A pipe's pages are the kernel's and never swapped, as those of a memfd may be. Whoever
-    opens it finds the end after the key: there is no writer left.
+    A memfd: systemd-cryptenroll wants to seek in it, which no pipe lets it. Its pages are
+    mapped here, and so locked by `protect`.
     """
-    if len(key) > STDIN_LIMIT:
-        raise UsageError(f"a key has at most {STDIN_LIMIT} bytes")
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    fd = os.memfd_create("key", os.MFD_CLOEXEC)
     try:
-        os.write(writing, key)
-        os.close(writing)
-        yield f"/proc/{os.getpid()}/fd/{reading}"
+        os.fchmod(fd, 0o600)
+        os.ftruncate(fd, len(key))
+        with mmap.mmap(fd, len(key)) as memory:
+            memory[:] = key
+            try:
+                yield f"/proc/{os.getpid()}/fd/{fd}"
+            finally:
+                memory[:] = bytes(len(key))
     finally:
-        os.close(reading)
+        os.close(fd)

@@ -124,6 +124,19 @@ class UdevWatch:
             self._changed(event)
 
 
+def present() -> tuple[Device, ...]:
+    """The block devices that are there and usable now: one look, for who does not stay."""
+    return tuple(
+        _describe(device)
+        for device in pyudev.Context().list_devices(subsystem="block")
+        if usable(
+            device.properties,
+            initialized=device.is_initialized,
+            sectors=_attribute(device, "size"),
+        )
+    )
+
+
 def _describe(device: pyudev.Device) -> Device:
     removable = _attribute(device, "removable") or _attribute(device, "../removable")
     return describe(device.device_path, device.properties, removable=removable.strip() == "1")

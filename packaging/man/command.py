@@ -51,12 +51,24 @@ The configuration, see
 What the next boot will do, compiled by
 .BR "immud enable" .
 .TP
+.IR /etc/immud/immud.toml.d/tomb\\- NAME .toml
+What
+.B immud tomb create
+and
+.B immud tomb enrol
+write: the table of a tomb.
+.TP
+.IR /etc/immud/tombs/ NAME .json
+Which volume a tomb is, so that no other is opened in its place.
+.TP
 .I /run/immud
 Facts of this boot.
 .SH SEE ALSO
 .BR immud.toml (5),
 .BR immud.service (8),
 .BR org.immud1 (5),
+.BR cryptsetup (8),
+.BR systemd\\-cryptenroll (1),
 .BR busctl (1),
 .BR journalctl (1)
 """

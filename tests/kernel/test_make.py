@@ -14,13 +14,13 @@ from immud.config import load
 from immud.early import kernel
 from immud.errors import Busy, ConfigError, ImmudError, NoSuchTomb, TargetExists
 from immud.make import enrolment
-from immud.make.execute import format_, locked, mark
+from immud.make.execute import format_, locked, make_file_system, mark
 from immud.make.observe import look
-from immud.make.refuse import check, resumes
+from immud.make.refuse import SMALLEST, check, resumes
 from immud.make.steps import Format
 from immud.make.target import Stage, Target, Wish
 from immud.model import Config, TombConfig
-from immud.tomb import identity
+from immud.tomb import blkid, identity
 from tests.support.namespaces import in_namespace
 
 CHEAP = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
@@ -134,6 +134,16 @@ def test_the_header_says_how_far_an_interrupted_run_came(tmp_path: Path) -> None
             check(target, Wish())
 
 
+@pytest.mark.parametrize("filesystem", SMALLEST)
+def test_the_smallest_file_system_of_each_kind_can_be_made(tmp_path: Path, filesystem: str) -> None:
+    with drive(tmp_path / "image", SMALLEST[filesystem]) as node:
+        asyncio.run(make_file_system(node, filesystem, "a-name-of-thirty-one-characters"))
+        kind, uuid = blkid.probe(node, (filesystem,))
+        assert (kind, len(uuid)) == (filesystem, 36)
+        asyncio.run(make_file_system(node, filesystem, "home"))
+        assert seen(node).content == (f"{filesystem} (home) on {node}",)
+
+
 def test_the_lock_is_the_one_udev_takes(tmp_path: Path) -> None:
     with drive(tmp_path / "image") as node:
         flock = ["flock", "--nonblock", "--shared", node, "true"]
@@ -188,7 +198,7 @@ def test_what_cannot_be_enrolled_changes_nothing(tmp_path: Path) -> None:
         (etc / "immud.toml").write_text("# mine\n" + table.format(enrolment.NO_UUID))
         with pytest.raises(TargetExists, match=r"/etc/immud/immud\.toml:2"):
             asyncio.run(enrolment.enrol(node, Wish("home"), ""))
-        for mount in ("/var/home", "/var/home/inside", "/var/lib"):
+        for mount in ("/var/home", "/var/lib"):
             with pytest.raises(ConfigError, match="tomb-other"):
                 asyncio.run(enrolment.enrol(node, Wish("other", mount=mount), ""))
         (etc / "immud.toml").write_text("[usr]\nnonsense = 1\n")

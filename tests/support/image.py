@@ -25,7 +25,7 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", "polkitd", "kmod"),
     *("adduser", "passwd", "login", "procps", "iproute2", "apt", "apparmor"),
     *("python3", "python3-pystemd", "python3-dbus-next", "python3-pyudev", "python3-structlog"),
-    *("cryptsetup-bin", "dmsetup", "e2fsprogs", "gnupg", "erofs-utils"),
+    *("cryptsetup-bin", "dmsetup", "e2fsprogs", "fdisk", "gnupg", "erofs-utils", "rsync"),
     *("linux-image-amd64", "initramfs-tools", "qemu-guest-agent"),
 )
 BY_SUITE = {

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from immud.cli.command import Command
 from immud.cli.parser import COMMANDS, build
+from immud.cli.tomb_commands import TOMB
 from immud.compile import compile_now
 from immud.early.plan import decode
 
@@ -109,6 +111,26 @@ def readable() -> Iterator[Path]:
         os.chmod(directory, 0o755)
         shutil.copytree(TOP / "immud", Path(directory, "immud"))
         yield Path(directory)
+
+
+@pytest.mark.parametrize("command", TOMB.commands, ids=lambda command: command.name)
+def test_every_command_of_tomb_has_its_own_function_and_needs_root(
+    command: Command, readable: Path
+) -> None:
+    needed = [
+        flags[0]
+        for flags, options in command.arguments
+        if not flags[0].startswith("-") and "nargs" not in options
+    ]
+    words = ["x"] * len(needed)
+    arguments = build().parse_args(["tomb", command.name, *words])
+    assert (arguments.module, arguments.function) == (command.module, command.function)
+    done = immud("tomb", command.name, *words, user=NOBODY, top=readable)
+    if command.name == "list":
+        assert done.returncode == 0
+    else:
+        assert done.returncode == 4
+        assert f"immud tomb {command.name} changes the system and needs root" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["enable", "disable", "adopt", "release", "daemon"])

@@ -1,0 +1,141 @@
+"""What is done to the LUKS header of a tomb: its passphrases, its recovery key, its backup.
+
+None of it touches the volume key or the data, so it is done to an open tomb as to a closed one,
+and the pin stays what it is.
+"""
+
+import os
+import re
+from contextlib import suppress
+
+from immud.early import kernel, mountinfo
+from immud.errors import ImmudError, TargetExists, WrongKey
+from immud.make.below import device_of, stack
+from immud.make.secret import passed
+from immud.run import CommandFailed, run
+from immud.tomb import identity
+from immud.tomb.unlock import TIMEOUT
+
+NO_SUCH_KEY = 2
+"""cryptsetup(8), RETURN CODES: no permission, a wrong passphrase."""
+RECOVERY_KEY = r"\b(?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}\b"
+"""As systemd-cryptenroll(1) prints it: 256 bits in modhex."""
+
+
+async def fits(device: str, key: bytes) -> None:
+    """Raise WrongKey unless `key` opens the volume."""
+    try:
+        with passed(key) as path:
+            await run(
+                *("cryptsetup", "open", "--type", "luks", "--test-passphrase"),
+                *("--key-file", path, device),
+                timeout=TIMEOUT,
+            )
+    except CommandFailed as error:
+        if error.code != NO_SUCH_KEY:
+            raise
+        raise WrongKey(f"This does not open the volume on {device}.") from error
+
+
+async def change_key(device: str, old: bytes, new: bytes, derivation: tuple[str, ...]) -> None:
+    """Put `new` in the place of `old`. Where a slot is free, the new one is whole before the old
+    one goes; LUKS2 has 32. Raises WrongKey."""
+    with passed(old) as old_path, passed(new) as new_path:
+        try:
+            await run(
+                *("cryptsetup", "luksChangeKey", "--batch-mode", "--key-file", old_path),
+                *(*derivation, device, new_path),
+                timeout=2 * TIMEOUT,
+            )
+        except CommandFailed as error:
+            if error.code != NO_SUCH_KEY:
+                raise
+            raise WrongKey(f"This does not open the volume on {device}.") from error
+
+
+async def add_recovery_key(device: str, key: bytes) -> str:
+    """Have systemd-cryptenroll(1) add a recovery key, with the token that says so; the new key.
+
+    Raises WrongKey, and ImmudError where the volume is LUKS1, which has no tokens.
+    """
+    if identity.of(device).type != "LUKS2":
+        raise ImmudError(
+            f"The volume on {device} is LUKS1, which knows no recovery keys; close it, and "
+            f"convert it: cryptsetup convert --type luks2 {device}"
+        )
+    await fits(device, key)
+    with passed(key) as path:
+        said = await run(
+            *("systemd-cryptenroll", "--recovery-key", f"--unlock-key-file={path}", device),
+            timeout=TIMEOUT,
+        )
+    # With newer ones there may be more around it; the form is systemd's own, in modhex.
+    found = re.search(
+        r"\b(?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}\b", said.stdout.decode()
+    )
+    if found is None:
+        raise ImmudError(
+            "systemd-cryptenroll did not print the recovery key it made; remove it again: "
+            f"systemd-cryptenroll --wipe-slot=recovery {device}"
+        )
+    return found[0]
+
+
+async def back_up(device: str, file: str) -> None:
+    """Write the header to a new `file`, for root alone, whole or not at all.
+
+    Raises TargetExists where there is one, ImmudError where it would be on the drive itself.
+    """
+    directory = os.path.dirname(os.path.abspath(file))
+    if os.path.lexists(file):
+        raise TargetExists(f"{file} is there already; choose another name. Nothing was changed.")
+    if not os.path.isdir(directory):
+        raise ImmudError(f"{directory} is no directory; make it first. Nothing was changed.")
+    if _disk(device) in {_disk_of(number) for number in stack(_number_at(directory))}:
+        raise ImmudError(
+            f"{directory} is on the drive of the tomb itself, and would be lost with it; "
+            "choose a place on another drive. Nothing was changed."
+        )
+    aside = os.path.join(directory, f".{os.path.basename(file)}.new")
+    with suppress(FileNotFoundError):
+        os.unlink(aside)
+    try:
+        await run(
+            *("cryptsetup", "luksHeaderBackup", "--batch-mode", device),
+            *("--header-backup-file", aside),
+        )
+        os.chmod(aside, 0o600)
+        _flush(aside)
+        kernel.renameat2(aside, file, kernel.RENAME_NOREPLACE)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
+    _flush(directory)
+
+
+def _flush(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _number_at(directory: str) -> str:
+    """The block device that a directory is on, empty where that is none."""
+    path, table = os.path.realpath(directory), mountinfo.read()
+    while True:
+        if entry := mountinfo.top(table, path):
+            return device_of(entry)
+        path = os.path.dirname(path)
+
+
+def _disk(device: str) -> str:
+    found = os.stat(device).st_rdev
+    return _disk_of(f"{os.major(found)}:{os.minor(found)}")
+
+
+def _disk_of(number: str) -> str:
+    where = os.path.realpath(f"/sys/dev/block/{number}")
+    return os.path.dirname(where) if os.path.exists(f"{where}/partition") else where

@@ -1,0 +1,146 @@
+"""What is done to the header of a tomb, on a drive that cryptsetup made."""
+
+import asyncio
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from immud.early import kernel
+from immud.errors import ImmudError, TargetExists, UsageError, WrongKey
+from immud.make import header, secret
+from immud.make.find import only
+from immud.model import TombConfig
+from immud.tomb import identity
+from immud.watch.devices import Device
+from tests.kernel.test_make import CHEAP, KEY, drive, luks
+from tests.support.namespaces import in_namespace
+
+
+def opens(node: str, key: bytes) -> bool:
+    """Whether cryptsetup, asked on its own, opens the volume with `key`."""
+    command = ["cryptsetup", "open", "--test-passphrase", "--key-file", "-", node]
+    return subprocess.run(command, input=key, capture_output=True, check=False).returncode == 0
+
+
+def test_a_key_is_changed_and_the_pin_stays(tmp_path: Path) -> None:
+    new = b"any byte but these: \x00\xff\n"
+    with drive(tmp_path / "image") as node:
+        luks(node)
+        pin = identity.of(node)
+        with pytest.raises(WrongKey):
+            asyncio.run(header.change_key(node, b"wrong", new, CHEAP))
+        assert opens(node, KEY)
+        asyncio.run(header.change_key(node, KEY, new, CHEAP))
+        assert opens(node, new)
+        assert not opens(node, KEY)
+        asyncio.run(header.fits(node, new))
+        with pytest.raises(WrongKey):
+            asyncio.run(header.fits(node, KEY))
+        assert identity.of(node) == pin
+
+
+def test_a_recovery_key_opens_the_volume(tmp_path: Path) -> None:
+    with drive(tmp_path / "image") as node:
+        luks(node)
+        pin = identity.of(node)
+        with pytest.raises(WrongKey):
+            asyncio.run(header.add_recovery_key(node, b"wrong"))
+        made = asyncio.run(header.add_recovery_key(node, KEY))
+        assert re.fullmatch(header.RECOVERY_KEY, made)
+        assert opens(node, made.encode())
+        assert opens(node, KEY)
+        assert identity.of(node) == pin
+        dump = subprocess.run(["cryptsetup", "luksDump", node], capture_output=True, check=True)
+        assert b"systemd-recovery" in dump.stdout
+
+
+def test_luks1_has_no_recovery_keys(tmp_path: Path) -> None:
+    with drive(tmp_path / "image") as node:
+        command = ["cryptsetup", "luksFormat", "--batch-mode", "--type", "luks1", "--key-file", "-"]
+        subprocess.run([*command, "--pbkdf-force-iterations", "1000", node], input=KEY, check=True)
+        with pytest.raises(ImmudError, match="cryptsetup convert"):
+            asyncio.run(header.add_recovery_key(node, KEY))
+        asyncio.run(header.change_key(node, KEY, b"new", CHEAP[2:]))
+        assert opens(node, b"new")
+
+
+@in_namespace
+def test_a_backup_is_whole_private_and_elsewhere(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    kernel.mount("tmpfs", str(other), "tmpfs", 0)
+    file = other / "header"
+    with drive(tmp_path / "image") as node:
+        luks(node)
+        os.umask(0)
+        asyncio.run(header.back_up(node, str(file)))
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert identity.of(str(file)) == identity.of(node)
+        assert os.listdir(other) == ["header"]
+        before = file.read_bytes()
+        with pytest.raises(TargetExists, match="another name"):
+            asyncio.run(header.back_up(node, str(file)))
+        assert file.read_bytes() == before
+        with pytest.raises(ImmudError, match="make it first"):
+            asyncio.run(header.back_up(node, str(other / "missing" / "header")))
+        # It can be put back, and then opens as before.
+        subprocess.run(["wipefs", "--quiet", "--all", node], check=True)
+        restore = ["cryptsetup", "luksHeaderRestore", "--batch-mode", node]
+        subprocess.run([*restore, "--header-backup-file", str(file)], check=True)
+        assert opens(node, KEY)
+
+
+@in_namespace
+def test_a_backup_on_the_drive_itself_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    with drive(tmp_path / "image") as node:
+        subprocess.run(["mkfs.ext4", "-q", node], check=True)
+        kernel.mount(node, str(place), "ext4", 0)
+        try:
+            with pytest.raises(ImmudError, match="would be lost with it"):
+                asyncio.run(header.back_up(node, str(place / "header")))
+            assert os.listdir(place) == ["lost+found"]
+        finally:
+            kernel.umount2(str(place))
+
+
+def test_a_key_on_its_way_is_in_no_file_and_gone_afterwards() -> None:
+    with secret.passed(b"key") as path:
+        assert Path(path).read_bytes() == b"key"
+        assert os.readlink(path).startswith("/memfd:")
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+        held = os.open(path, os.O_RDONLY)
+    try:
+        assert not os.path.exists(path)
+        assert os.read(held, 10) == b"\0\0\0"
+    finally:
+        os.close(held)
+
+
+@pytest.mark.parametrize(("sent", "got"), [(b"a\n", b"a"), (b"a\n\n", b"a\n"), (b"\0 ", b"\0 ")])
+def test_one_line_break_at_the_end_is_no_part_of_a_key(sent: bytes, got: bytes) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, sent)
+    os.close(writing)
+    try:
+        assert secret.from_fd(reading) == got
+        with pytest.raises(UsageError, match="no key"):
+            secret.from_fd(reading)
+    finally:
+        os.close(reading)
+
+
+def test_which_drive_is_meant() -> None:
+    tomb = TombConfig("home", label="twin")
+    one = Device("/devices/a", "/dev/sda", "8:0", fs_type="crypto_LUKS", label="twin")
+    two = Device("/devices/b", "/dev/sdb", "8:16", fs_type="crypto_LUKS", label="twin")
+    assert only(tomb, [one]) is one
+    with pytest.raises(ImmudError, match="plug it in"):
+        only(tomb, [])
+    with pytest.raises(ImmudError, match="/dev/sda, /dev/sdb"):
+        only(tomb, [two, one])
