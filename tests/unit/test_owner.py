@@ -266,6 +266,8 @@ async def test_how_far_the_check_is_shows_on_the_job(stand: Stand) -> None:
     await stand.until(lambda: "check" in stand.bench.called)
     (job,) = stand.jobs.running.values()
     assert job.view.progress == 0.25
+    job.cancel()
+    await job.wait()
 
 
 async def test_read_only_is_for_the_opening_it_was_asked_for(stand: Stand) -> None:
