@@ -74,6 +74,8 @@ class Works:
                 await opening.recognise(volume, device)
                 await mounting.check(volume, device, progress)
             case Action.MOUNT:
+                # For what a restarted daemon took over open, and has to mount again.
+                await opening.recognise(volume, device)
                 await mounting.mount(volume, device, self.fallback, self.nest, progress)
                 if volume.config.binds or volume.config.bind_hooks:
                     await self.attach()
