@@ -141,7 +141,9 @@ async def held(
         status = 1
         try:
             status = _perform(_Teller(end), function, arguments)
-            select.select((parent,), (), ())
+            poll = select.poll()
+            poll.register(parent, select.POLLIN)
+            poll.poll()
         finally:
             os._exit(status)
     os.close(parent)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from immud.early import kernel
 from immud.early.sources import attach_loop
 from immud.errors import ImmudError
-from immud.tomb import beneath, mounts, secret
+from immud.tomb import beneath, loops, mounts, secret
 
 # udev's rules look here: what is in a tomb's file is no desktop's business.
 LOOPS = "/run/immud/loop"
@@ -38,6 +38,12 @@ def attach(devnode: str, fstype: str, path: str, readonly: bool = False) -> str:
     finally:
         os.close(tree)
     try:
+        if other := loops.using(file):
+            # Two file systems on one file would write over each other.
+            raise ImmudError(
+                f"{path} on {devnode} is in use already, as {other}; close it where it was opened "
+                "(tomb close), then try again."
+            )
         node, _ = attach_loop(
             f"/proc/self/fd/{file}", readonly=readonly, direct=True, announce=LOOPS
         )

@@ -13,7 +13,7 @@ from contextlib import suppress
 _LOOP_CLR_FD = 0x4C01
 _LOOP_GET_STATUS64 = 0x4C05
 # struct loop_info64 of linux/loop.h begins with the device and the inode of the file.
-_INFO = struct.Struct("=Q 224x")
+_INFO = struct.Struct("=Q Q 216x")
 
 
 def _number(path: str) -> str:
@@ -28,23 +28,35 @@ def _loops() -> Iterator[str]:
             yield name
 
 
-def _backing(name: str) -> str:
-    """The `major:minor` of the file system a loop device's file is on."""
+def _backing(name: str) -> tuple[str, int]:
+    """A loop device's file: the `major:minor` of its file system, and its inode."""
     buffer = bytearray(_INFO.size)
     fd = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, _LOOP_GET_STATUS64, buffer)
     finally:
         os.close(fd)
-    (number,) = _INFO.unpack(buffer)
-    return f"{os.major(number)}:{os.minor(number)}"
+    number, inode = _INFO.unpack(buffer)
+    return f"{os.major(number)}:{os.minor(number)}", inode
+
+
+def using(file: int) -> str:
+    """The node of a loop device that has the open file already, empty where none has."""
+    found = os.fstat(file)
+    wanted = (f"{os.major(found.st_dev)}:{os.minor(found.st_dev)}", found.st_ino)
+    for name in _loops():
+        # Detached in the meantime.
+        with suppress(OSError):
+            if _backing(name) == wanted:
+                return f"/dev/{name}"
+    return ""
 
 
 def ground(number: str) -> str:
     """The `major:minor` of what a loop device's file is on; `number` where it is no loop device."""
     try:
         name = os.path.basename(os.readlink(f"/sys/dev/block/{number}"))
-        return _backing(name) if number.startswith("7:") else number
+        return _backing(name)[0] if number.startswith("7:") else number
     except OSError:
         return ""
 
@@ -68,7 +80,7 @@ def stack(numbers: list[str]) -> list[str]:
     for name in _loops():
         # Detached in the meantime.
         with suppress(OSError):
-            backed[_number(f"/sys/block/{name}")] = _backing(name)
+            backed[_number(f"/sys/block/{name}")] = _backing(name)[0]
     for number in found:
         above = [loop for loop, backing in backed.items() if backing == number]
         above += _above(number)

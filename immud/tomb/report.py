@@ -37,7 +37,7 @@ def problems(
         nodes = ", ".join(devices[key].devnode for key in life.candidates)
         text = f"Tomb {name} stays closed: {nodes} all answer to it. Unplug all but the right one."
         found.append(Problem(Severity.WARNING, "tomb-ambiguous", text, data))
-    if life.state in (TombState.PRESENT, TombState.FAILED) and life.waits:
+    if life.state in (TombState.PRESENT, TombState.FAILED) and life.auto_open and life.waits:
         text = f"Tomb {name} is closed. {life.waits}"
         found.append(Problem(Severity.NOTICE, "tomb-waits", text, data))
     if life.state is TombState.OPEN and volume.hidden:

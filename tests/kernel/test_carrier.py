@@ -105,6 +105,22 @@ def test_who_has_it_open_keeps_it_and_the_file_system(tmp_path: Path) -> None:
 
 
 @in_namespace
+def test_a_file_that_is_open_already_is_not_opened_twice(tmp_path: Path) -> None:
+    """As by tomb(1), from where a desktop has mounted the stick."""
+    with stick(tmp_path) as (node, top), mounted(node, top):
+        (top / "a.tomb").write_bytes(bytes(1 << 20))
+        (top / "b.tomb").write_bytes(bytes(1 << 20))
+        other = run("losetup", "--find", "--show", str(top / "a.tomb")).stdout.strip()
+        try:
+            with pytest.raises(ImmudError, match=f"in use already, as {other}"):
+                asyncio.run(in_child(carrier.attach, node, "ext4", "a.tomb"))
+            asyncio.run(in_child(carrier.attach, node, "ext4", "b.tomb"))
+        finally:
+            run("losetup", "--detach", other)
+        asyncio.run(in_child(carrier.attach, node, "ext4", "a.tomb"))
+
+
+@in_namespace
 def test_a_read_only_drive_makes_a_read_only_device(tmp_path: Path) -> None:
     with stick(tmp_path) as (node, top), mounted(node, top):
         (top / "a.tomb").write_bytes(bytes(1 << 20))
