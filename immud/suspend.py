@@ -54,7 +54,8 @@ class Suspend:
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Queue[bool | None] = asyncio.Queue()
         self._lock = -1
-        self._closed: set[str] = set()
+        # What was closed, and is opened again: whether it was read-only.
+        self._closed: dict[str, bool] = {}
         self._until = 0.0
 
     @property
@@ -126,9 +127,10 @@ class Suspend:
     async def _close(self, seconds: float) -> None:
         """Close them within that time, whoever is in the way."""
         wanted, began = self._wanted(), asyncio.get_running_loop().time()
-        inside = [nest.volume.config.name for owner in wanted for nest in owner.nest.inner()]
-        self._closed = {owner.config.name for owner in wanted}
-        self._closed |= {n for n in inside if self._tombs()[n].life.state is TombState.OPEN}
+        names = [owner.config.name for owner in wanted]
+        names += [nest.volume.config.name for owner in wanted for nest in owner.nest.inner()]
+        views = [self._tombs()[name].view for name in names]
+        self._closed = {v.name: v.read_only for v in views if v.state is TombState.OPEN}
         # Half of the time for those who are told, a quarter to end, the rest to be ended.
         options = {"force": True, "patience": seconds / 4}
         for owner in wanted:
@@ -146,14 +148,14 @@ class Suspend:
                 )
 
     def _open_again(self) -> None:
-        for name in tuple(self._closed):
+        for name, read_only in tuple(self._closed.items()):
             owner = self._tombs().get(name)
             if owner is None or owner.life.state in (TombState.OPEN, TombState.FAILED):
-                self._closed.discard(name)
+                del self._closed[name]
             elif owner.life.state is TombState.PRESENT:
-                self._closed.discard(name)
+                del self._closed[name]
                 with suppress(WrongState):
-                    owner.open(0, {}, None)
+                    owner.open(0, {"read-only": read_only}, None)
 
     async def _delay(self, connection: Connection) -> float:
         try:

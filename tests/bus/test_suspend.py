@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from immud.bus.adapter import Connection
 from immud.jobs import Jobs, RunningJob
-from immud.model import TombConfig, TombState
+from immud.model import TombConfig, TombState, TombView
 from immud.suspend import Suspend
 from tests.bus.private import PrivateBus
 
@@ -20,13 +20,18 @@ class Tomb:
 
     def __init__(self, stage: "Stage", name: str, *, closes: bool, inside: str = "") -> None:
         mount = f"/var/{inside or name}/{name}" if inside else f"/var/{name}"
-        self.config = TombConfig(name, on_suspend="close" if closes else "keep", mount=mount)
+        suspend = "close" if closes else "keep"
+        self.config = TombConfig(name, on_suspend=suspend, mount=mount, read_only=bool(inside))
         self.volume = SimpleNamespace(target=mount, config=self.config)
         self.nest = SimpleNamespace(volume=self.volume, inner=lambda: self.inside)
         self.inside: list[Any] = []
         self.life = SimpleNamespace(state=TombState.OPEN)
         self.takes = 0.0
         self._stage = stage
+
+    @property
+    def view(self) -> TombView:
+        return TombView(self.config.name, self.life.state, read_only=self.config.read_only)
 
     def close(self, uid: int, options: dict[str, Any]) -> RunningJob:
         assert options["force"]
@@ -41,6 +46,7 @@ class Tomb:
         return self._stage.jobs.start("close", "/", uid, work)
 
     def open(self, uid: int, options: dict[str, Any], passphrase: bytes | None) -> None:
+        assert options == {"read-only": self.config.read_only}
         self._stage.become(self.config.name, TombState.OPEN)
 
 

@@ -1,0 +1,55 @@
+"""Where tombs and their binds may go, whatever the paths look like."""
+
+import posixpath
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from immud import claims, rules
+from immud.layout import SILVERBLUE
+from immud.model import TombConfig
+from immud.rules import Wrong, within
+
+NAMES = st.sampled_from(["", ".", "..", "a", "b", "var", "etc", "home", "lib", "dpkg", "shadow"])
+PATHS = st.lists(NAMES, max_size=5).map("/".join)
+SOURCES = {"usr": "/usr", "etc": "/var/a/etc", "var": "/var"}
+
+
+@given(PATHS | st.text(max_size=12))
+def test_what_is_accepted_stays_inside_the_tomb(path: str) -> None:
+    try:
+        rules.binds({path: "/var/games"})
+    except Wrong:
+        return
+    inside = posixpath.normpath(f"/tomb/{path}")
+    assert inside == f"/tomb/{path}" != "/tomb"
+
+
+@given(st.lists(PATHS.map(lambda path: f"/{path}"), min_size=1, max_size=3))
+def test_what_is_accepted_is_nobody_else_s(targets: list[str]) -> None:
+    try:
+        binds = rules.binds({f"x{number}": target for number, target in enumerate(targets)})
+    except Wrong:
+        return
+    tombs = (TombConfig("home"), TombConfig("b", mount="/var/b", binds=binds))
+    if list(claims.of_binds(tombs, SILVERBLUE, SOURCES)):
+        return
+    for target in targets:
+        # In every part of it, and not as a beginning of a longer name.
+        for claimed in ("/var/home", "/var/b", "/var/a/etc", "/etc/shadow", "/var/lib/dpkg"):
+            assert not within(target, claimed)
+            assert not within(claimed, target)
+        assert target.startswith(("/var/", "/etc/"))
+        assert sum(within(other, target) for other in targets) == 1
+
+
+def test_of_tombs_inside_tombs() -> None:
+    tombs = (
+        TombConfig("home"),
+        TombConfig("alice", mount="/var/home/alice"),
+        TombConfig("homely", mount="/var/homely", absent="volatile"),
+        TombConfig("bob", mount="/var/home/bob", absent="volatile"),
+    )
+    settled, wrongs = claims.nested(tombs)
+    assert [tomb.absent for tomb in settled] == ["", "directory", "volatile", "directory"]
+    assert [key for key, _ in wrongs] == [("tomb", "bob", "absent")]
