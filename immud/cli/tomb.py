@@ -3,12 +3,13 @@
 import functools
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from immud.cli.bus import talk
 from immud.cli.render import visible
+from immud.cli.status import problems_of
 from immud.errors import Busy, ConfigError, ImmudError, WrongKey
 from immud.model import TombState
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from immud.bus.adapter import Signal
     from immud.client import Client
 
+ROOT = "/org/immud1"
 TOMB = "org.immud1.Tomb"
+WAITS = "tomb-waits"
 TRIES = 3
 # From these a tomb can be opened with a passphrase; in the last, the agents are asking for it.
 _LOCKED = (TombState.PRESENT, TombState.FAILED, TombState.UNLOCKING)
@@ -132,9 +135,18 @@ async def follow(client: "Client", name: str, start: Callable[[], Awaitable[str]
 
 
 async def _tell(signals: "AsyncIterator[Signal]", name: str, path: str, job: str) -> None:
-    """One line on the terminal that follows the tomb's state and the job's progress."""
-    state, progress = "", -1.0
+    """One line on the terminal that follows the tomb's state and the job's progress.
+
+    And, on a terminal or not, for whom the opening waits: that may be for long.
+    """
+    state, progress, waits = "", -1.0, ""
     async for signal in signals:
+        if signal.path == ROOT and signal.member == "PropertiesChanged":
+            now = waiting(name, signal.body[1].get("Problems", ()))
+            if now not in ("", waits):
+                _erase()
+                print(visible(now), file=sys.stderr)
+            waits = now or waits
         if signal.member != "PropertiesChanged" or signal.path not in (path, job):
             continue
         changed = signal.body[1]
@@ -144,6 +156,12 @@ async def _tell(signals: "AsyncIterator[Signal]", name: str, path: str, job: str
             percent = f" {progress:.0%}" if 0 < progress < 1 else ""
             sys.stderr.write(f"\r\x1b[K{name}: {state}{percent}")
             sys.stderr.flush()
+
+
+def waiting(name: str, problems: Sequence[Sequence[Any]]) -> str:
+    """What the manager's Problems say of a tomb that waits for somebody; empty if it does not."""
+    found = (p.text for p in problems_of(problems) if p.code == WAITS and p.data["tomb"] == name)
+    return next(found, "")
 
 
 def _erase() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
-from immud.early.mountinfo import MountEntry
+from immud.early.mountinfo import MountEntry, top
 from immud.model import TombConfig
+from immud.rules import within
 
 # What the tmpfs says it is made from, by which any later daemon knows it for ours.
 SOURCE = "immud-absent"
@@ -88,6 +89,29 @@ def ours(entry: MountEntry) -> bool:
 def fallback(table: Iterable[MountEntry], target: str) -> MountEntry | None:
     """The fallback at `target`, whether or not the tomb is over it."""
     return next((e for e in table if e.target == target and ours(e)), None)
+
+
+class Ground(NamedTuple):
+    """Where a place without a mount of its own is seen, and what is mounted inside it."""
+
+    prefixes: tuple[str, ...]
+    inside: tuple[str, ...]
+
+
+def ground(table: tuple[MountEntry, ...], target: str) -> Ground:
+    """The directory `target`, also where a bind shows it: a process there has that path.
+
+    `inside` are the `major:minor` of other file systems, whose users do not hold it.
+    """
+    at = target
+    while (entry := top(table, at)) is None and at != "/":
+        at = at.rpartition("/")[0] or "/"
+    if entry is None:
+        return Ground((target,), ())
+    root = f"{entry.root.rstrip('/')}{target.removeprefix(at if at != '/' else '')}"
+    seen = [e.target for e in table if e.dev == entry.dev and e.root == root]
+    inside = {e.dev for e in table if within(e.target, target)} - {entry.dev}
+    return Ground(tuple(dict.fromkeys((target, *seen))), tuple(sorted(inside)))
 
 
 def shown(table: Iterable[MountEntry], target: str, configured: str) -> Absent:

@@ -18,8 +18,9 @@ from immud.tomb.holders import Device, Holders
 from immud.tomb.managers import UserManagers
 from immud.watch.table import Reading
 
-# What `holders.scan` takes: devices, prefixes of paths, other namespaces too, mapped files too.
-Guard = tuple[list[Device], list[str], bool, bool]
+# What `holders.scan` takes: devices, prefixes of paths, other namespaces too, mapped files too,
+# and devices that do not count.
+Guard = tuple[list[Device], list[str], bool, bool, list[Device]]
 
 # A user database across the network gets this long, seconds.
 USERS = 10.0
@@ -111,10 +112,13 @@ class Fallback:
         """How to find those who are to be waited for, or None where nobody is."""
         if self.config.on_return == "over":
             return None
-        if entry := absent.fallback(mountinfo.read(), self.target):
-            return [holders.pair(entry.dev)], [], False, True
+        table = mountinfo.read()
+        if entry := absent.fallback(table, self.target):
+            return [holders.pair(entry.dev)], [], False, True, []
         # A directory is no file system of its own: it is known by its path.
-        return [], [self.target], False, False
+        ground = absent.ground(table, self.target)
+        spared = [holders.pair(number) for number in ground.inside]
+        return [], list(ground.prefixes), False, False, spared
 
     async def free(self, found: Holders) -> None:
         """Wait until the holders `found` of the fallback have let go, telling who they are."""

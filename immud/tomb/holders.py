@@ -11,6 +11,7 @@ import signal
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
 from immud.child import in_child
 from immud.early import mountinfo
@@ -85,33 +86,50 @@ def _processes() -> Iterator[int]:
             yield int(name)
 
 
-def _on(path: str, devices: frozenset[Device], prefixes: tuple[str, ...]) -> bool:
-    """Whether a magic link of /proc leads to one of `devices`, or below a prefix.
+class _Wanted(NamedTuple):
+    """What counts as held: these devices, and what is below these prefixes and not spared.
 
     btrfs gives each subvolume a device number of its own, hence the prefixes.
     """
+
+    devices: frozenset[Device]
+    prefixes: tuple[str, ...]
+    spared: frozenset[Device]
+
+
+def _on(path: str, wanted: _Wanted) -> bool:
+    """Whether a magic link of /proc leads to what is wanted."""
+    text = ""
+    if not wanted.devices:
+        text = os.readlink(path)
+        # Most links end here, without the file being looked at.
+        if not text.startswith(wanted.prefixes):
+            return False
     found = os.stat(path)
     number = found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
-    if (os.major(number), os.minor(number)) in devices:
+    pair = os.major(number), os.minor(number)
+    if pair in wanted.devices:
         return True
-    text = os.readlink(path) if prefixes else ""
-    return any(text == prefix or text.startswith(f"{prefix}/") for prefix in prefixes)
+    if pair in wanted.spared or not wanted.prefixes:
+        return False
+    text = text or os.readlink(path)
+    return any(text == prefix or text.startswith(f"{prefix}/") for prefix in wanted.prefixes)
 
 
-def _how(pid: int, devices: frozenset[Device], prefixes: tuple[str, ...], *, maps: bool) -> str:
+def _how(pid: int, wanted: _Wanted, *, maps: bool) -> str:
     """How `pid` holds the file system, or the empty string. Raises OSError if it is gone.
 
     A kernel thread has no exe, and ends here.
     """
     where = f"/proc/{pid}"
     for name in ("exe", "cwd", "root"):
-        if _on(f"{where}/{name}", devices, prefixes):
+        if _on(f"{where}/{name}", wanted):
             return name
     for fd in os.listdir(f"{where}/fd"):
         with suppress(FileNotFoundError):
-            if _on(f"{where}/fd/{fd}", devices, prefixes):
+            if _on(f"{where}/fd/{fd}", wanted):
                 return "open file"
-    return "mapped file" if maps and maps_name(_read(f"{where}/maps"), devices) else ""
+    return "mapped file" if maps and maps_name(_read(f"{where}/maps"), wanted.devices) else ""
 
 
 def _in_another_namespace(pid: int, seen: dict[str, bool], devices: frozenset[Device]) -> bool:
@@ -130,21 +148,26 @@ def pair(number: str) -> Device:
 
 
 def scan(
-    devices: list[Device], prefixes: list[str], namespaces: bool = False, maps: bool = True
+    devices: list[Device],
+    prefixes: list[str],
+    namespaces: bool = False,
+    maps: bool = True,
+    spared: Iterable[Device] = (),
 ) -> list[Found]:
     """In a child: who holds a file system on one of `devices`; `find` has the rest.
 
     Without `maps`, those who merely mapped a file are not looked for: that takes
-    as long as all the rest, and they are few.
+    as long as all the rest, and they are few. What is on a `spared` device does not
+    count although it is below one of `prefixes`.
     """
-    wanted, below = frozenset(devices), tuple(prefixes)
+    wanted = _Wanted(frozenset(devices), tuple(prefixes), frozenset(spared))
     seen = {os.readlink("/proc/self/ns/mnt"): False}
     found = []
     for pid in _processes():
         # A process may end at any time, and one that is gone holds nothing.
         with suppress(OSError):
-            how = _how(pid, wanted, below, maps=maps)
-            if not how and namespaces and _in_another_namespace(pid, seen, wanted):
+            how = _how(pid, wanted, maps=maps)
+            if not how and namespaces and _in_another_namespace(pid, seen, wanted.devices):
                 how = "mount namespace"
             if how:
                 uid = os.stat(f"/proc/{pid}").st_uid

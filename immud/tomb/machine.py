@@ -158,7 +158,7 @@ _NO_OPENING = {
     S.ABSENT: "Its drive is not plugged in.",
     S.AMBIGUOUS: "More than one drive answers to its configuration; unplug all but the right one.",
     S.UNLOCKING: "It is being opened already.",
-    S.CHECKING: "It is being opened already.",
+    S.CHECKING: "It is being opened already; immud status says what it waits for, if it does.",
     S.OPEN: "It is open already.",
     S.CLOSING: "It is being closed; wait until it is.",
     S.LOST: "Its drive was pulled out, and what is left of it is being removed.",

@@ -117,7 +117,7 @@ class _Mounting:
         try:
             while True:
                 volume.hidden, found = await self.nest.in_turn(
-                    _mount_unheld, build, volume.target, guard, timeout=300
+                    mount_unheld, build, volume.target, guard, timeout=300
                 )
                 if not found:
                     return
@@ -126,7 +126,7 @@ class _Mounting:
             self.fallback.resume()
 
 
-def _mount_unheld(
+def mount_unheld(
     build: Callable[[], int], target: str, guard: Guard | None, below: list[str]
 ) -> tuple[bool, list[Found]]:
     """In a child: mount, unless somebody holds what that would hide; whether it hid anything.

@@ -65,8 +65,8 @@ class Tombs:
 
     def _works(self, config: TombConfig) -> Works:
         volume = Volume(config, self._lookup, self._nudge)
-        fallback = Fallback(config, volume.target, self._managers, self._settled)
         around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
+        fallback = Fallback(config, volume.target, self._managers, self._settled)
         turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
         nest = Nest(volume, lambda: (owner.nest for owner in self._owners.values()), turn)
         return Works(volume, fallback, nest)

@@ -1,17 +1,25 @@
 """The volatile fallback, made for real in a namespace of the test's own."""
 
+import asyncio
 import os
+import signal
 import stat
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
-from immud.tomb import absent, opening, volatile
+from immud.model import TombConfig
+from immud.tomb import absent, fallback, holders, mounting, mounts, volatile
 from immud.tomb.absent import Home
+from immud.tomb.fallback import Fallback
+from immud.tomb.holders import Holders
+from immud.tomb.managers import UserManagers
 from tests.kernel.test_tomb import loop_device, make_image, process
-from tests.support.namespaces import in_namespace
+from tests.support.namespaces import ChildKilled, forked, in_namespace
 
 ALICE = Home("alice", 1000, 1001)
 
@@ -36,6 +44,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def ensure(place: Path, configured: str = "volatile", size: str = "4M") -> str:
     return volatile.ensure(str(place), configured, size, "lost at power-off\n", True)
+
+
+def waiting(place: Path, on_return: str = "wait") -> Fallback:
+    config = TombConfig("home", absent="volatile", on_return=on_return)
+    managers = UserManagers(lambda: None)
+    return Fallback(config, str(place), managers, lambda: None)
+
+
+def ext4(node: str) -> Callable[[], int]:
+    return partial(mounts.build, node, "ext4", [])
 
 
 def described(path: Path) -> tuple[int, int, str]:
@@ -99,6 +117,22 @@ def test_made_once_and_never_over_something_else(place: Path) -> None:
 
 
 @in_namespace
+def test_killed_before_it_is_in_place_there_is_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        monkeypatch.setattr(kernel, "move_mount", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        ensure(place)
+
+    with pytest.raises(ChildKilled):
+        forked(killed)
+    assert top(mountinfo.read(), str(place)) is None
+    assert list(place.iterdir()) == []
+    # and nobody has to wait for the lock of the dead
+    assert ensure(place) == "volatile"
+
+
+@in_namespace
 def test_what_is_in_the_directory_decides(place: Path) -> None:
     (place / "alice").mkdir()
     assert ensure(place, configured="") == "directory"
@@ -129,15 +163,13 @@ def test_what_cannot_be_made_whole_is_not_put_in_place(
 def test_a_tomb_is_not_mounted_over_somebody(place: Path) -> None:
     assert ensure(place) == "volatile"
     entry = absent.fallback(mountinfo.read(), str(place))
-    assert entry
-    major, minor = map(int, entry.dev.split(":"))
-    guard = [(major, minor)], list[str](), False, True
+    guard = waiting(place).guard()
     with loop_device(make_image(place.parent.parent / "image")) as node:
         with process("os.chdir(sys.argv[1])", str(place / "alice")) as pid:
-            hidden, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
+            hidden, found = mounting.mount_unheld(ext4(node), str(place), guard, [])
             assert [(who[0], who[4]) for who in found] == [(pid, "cwd")]
             assert top(mountinfo.read(), str(place)) == entry
-        hidden, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
+        hidden, found = mounting.mount_unheld(ext4(node), str(place), guard, [])
         assert (hidden, found) == (True, [])
         assert absent.fallback(mountinfo.read(), str(place)) == entry
         above = top(mountinfo.read(), str(place))
@@ -150,11 +182,81 @@ def test_a_tomb_is_not_mounted_over_somebody(place: Path) -> None:
 @in_namespace
 def test_a_directory_s_holders_are_known_by_their_path(place: Path) -> None:
     (place / "alice").mkdir()
-    guard = list[tuple[int, int]](), [str(place)], False, False
+    guard = waiting(place).guard()
     with (
         loop_device(make_image(place.parent.parent / "image")) as node,
         process("f = open(sys.argv[1], 'w')", str(place / "alice/file")) as pid,
     ):
-        _, found = opening.mount_unheld((node, "ext4", []), str(place), guard, [])
+        _, found = mounting.mount_unheld(ext4(node), str(place), guard, [])
         assert [(who[0], who[4]) for who in found] == [(pid, "open file")]
         assert top(mountinfo.read(), str(place)) is None
+
+
+@in_namespace
+def test_users_of_what_is_mounted_inside_do_not_hold_it(place: Path) -> None:
+    inside, elsewhere = place / "alice", place.parent.parent / "bind"
+    inside.mkdir()
+    elsewhere.mkdir()
+    kernel.mount("tmpfs", str(inside), "tmpfs", 0)
+    kernel.mount(str(place), str(elsewhere), None, kernel.MS_BIND)
+    guard = waiting(place).guard()
+    assert guard
+    with process("os.chdir(sys.argv[1])", str(inside)):
+        assert holders.scan(*guard) == []
+        # and a bind of the directory shows the same one
+        with process("os.chdir(sys.argv[1])", str(elsewhere)) as pid:
+            assert [who[0] for who in holders.scan(*guard)] == [pid]
+
+
+@in_namespace
+def test_waiting_says_for_whom_and_ends_with_the_last(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure(place)
+    monkeypatch.setattr(fallback, "AGAIN", 30)
+    told, waits = list[str](), waiting(place)
+    guard = waits.guard()
+    assert guard
+
+    def says() -> str:
+        problems = waits.problems(is_open=True)
+        return problems[0].text if problems else ""
+
+    async def wait() -> None:
+        free = asyncio.create_task(waits.free(Holders(holders.scan(*guard))))
+        async with asyncio.timeout(10):
+            for pid in (first, second):
+                while says() in ("", *told):
+                    await asyncio.sleep(0.05)
+                told.append(says())
+                os.kill(pid, 9)
+            await free
+
+    with (
+        process("os.chdir(sys.argv[1])", str(place)) as first,
+        process("f = open(sys.argv[1] + '/f', 'w')", str(place / "alice")) as second,
+    ):
+        asyncio.run(wait())
+    assert f"pid {first}" in told[0]
+    assert f"pid {second}" in told[0]
+    assert f"pid {first}" not in told[-1]
+    assert f"pid {second}" in told[-1]
+    assert [problem.code for problem in waits.problems(is_open=True)] == []
+
+
+@in_namespace
+def test_who_goes_elsewhere_is_noticed_too(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ensure(place)
+    monkeypatch.setattr(fallback, "AGAIN", 0.2)
+    waits = waiting(place)
+    guard = waits.guard()
+    assert guard
+    wanders = "os.chdir(sys.argv[1]); print('ready', flush=True); time.sleep(1); os.chdir('/')"
+    with process(wanders, str(place)):
+        found = Holders(holders.scan(*guard))
+        assert found
+        asyncio.run(asyncio.wait_for(waits.free(found), 10))
+
+
+def test_over_waits_for_nobody(place: Path) -> None:
+    assert waiting(place, "over").guard() is None

@@ -13,6 +13,7 @@ from immud.tomb.absent import (
     choose,
     drive,
     fallback,
+    ground,
     homes,
     limits,
     refusal,
@@ -113,3 +114,18 @@ def test_whose_manager_a_control_group_is() -> None:
     assert owner("/user.slice/user-1000.slice/user@1000.service/app.slice/dbus.service") == 1000
     assert owner("/user.slice/user-1000.slice/session-3.scope") is None
     assert owner("/system.slice/user@.service") is None
+
+
+def test_the_ground_is_known_by_each_path_that_shows_it() -> None:
+    table = parse(
+        "20 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "21 20 8:1 /var /var rw - ext4 /dev/sda1 rw\n"
+        "22 20 8:1 /var/home /home rw - ext4 /dev/sda1 rw\n"
+        "23 21 254:0 / /var/home/alice rw - ext4 /dev/mapper/immud-alice rw\n"
+        "24 21 8:1 /var/lib/x /var/home/x rw - ext4 /dev/sda1 rw\n"
+        "25 21 8:1 /var/home2 /var/home2 rw - ext4 /dev/sda1 rw\n"
+    )
+    found = ground(table, "/var/home")
+    assert found.prefixes == ("/var/home", "/home")
+    assert found.inside == ("254:0",)
+    assert ground(table, "/srv").prefixes == ("/srv",)

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from immud.cli.render import Snapshot, Style, status_lines, table, visible
+from immud.cli.tomb import waiting
 from immud.model import LinkFact, ManagerState, MountFact, Problem, Severity, TombState, TombView
 
 SNAPSHOT = Snapshot(
@@ -135,3 +136,10 @@ def test_colour_needs_a_terminal_and_no_objection(monkeypatch: pytest.MonkeyPatc
     assert not Style.of(Terminal()).colour
     monkeypatch.setattr(os, "environ", {"TERM": "dumb"})
     assert not Style.of(Terminal()).colour
+
+
+def test_for_whom_a_tomb_waits() -> None:
+    waits = ["warning", "tomb-waits", "In the way: bash.", {"tomb": "home"}]
+    other = ["warning", "tomb-waits", "In the way: vi.", {"tomb": "work"}]
+    assert waiting("home", [["notice", "x", "y", {}], other, waits]) == "In the way: bash."
+    assert waiting("home", [other]) == ""

@@ -427,6 +427,10 @@ BAD = {
     TOMB + f"[tomb.work]\nuuid = '{UUID}'\nmount = '/var/work'\n": (
         "4: tomb.work.uuid: is the volume of tomb home already"
     ),
+    TOMB + "absent_size = '0M'\n": (
+        '3: tomb.home.absent_size: is "0M"; '
+        'it has to be a size such as "512M" or "2G", or a share of the memory such as "10%"'
+    ),
     TOMB + "[tomb.work]\nlabel = 'w'\n": (
         "3: tomb.work: /var/home is where tomb home goes already; give each a directory of its own"
     ),

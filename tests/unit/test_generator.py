@@ -94,6 +94,13 @@ def test_what_would_write_to_the_wrong_var_is_held_back(machine: Machine, shell:
     assert found["db@main.service"] == found["web\\x2dserver.service"] == held
 
 
+def test_logins_wait_for_homes_where_the_plan_says_so(machine: Machine) -> None:
+    machine.plan()
+    assert "systemd-user-sessions.service" not in machine.generate()
+    machine.plan(logins=True)
+    assert machine.generate()["systemd-user-sessions.service"] == ("Wants=immud-fallback.service",)
+
+
 def test_nothing_happens_where_immud_is_not_enabled(machine: Machine) -> None:
     machine.plan()
     (machine.root / WANTS).unlink()
