@@ -29,6 +29,8 @@ from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
 from immud.jobs import Jobs, RunningJob
+from immud.lease.record import Record
+from immud.leases import Leases
 from immud.model import (
     Config,
     Finding,
@@ -42,6 +44,7 @@ from immud.model import (
 from immud.run import run
 from immud.service import Changed
 from immud.state import Layout, attest, overall
+from immud.systemd import Systemd
 from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
@@ -96,6 +99,7 @@ class Daemon:
             lookup=self._udev.lookup,
             managers=UserManagers(self._connection),
         )
+        self._leases = Leases(self._notify)
         self._guard = self._make_guard()
         self._link: Link | None = None
 
@@ -158,6 +162,13 @@ class Daemon:
 
     def home_tomb(self) -> str:
         return self._tombs.home()
+
+    def leases(self) -> Mapping[str, Record]:
+        return self._leases.by_id
+
+    async def end_lease(self, id: str) -> None:
+        if lease := self._leases.by_id.get(id):
+            await Systemd(self._connection).stop_unit(lease.unit)
 
     def jobs(self) -> Mapping[int, RunningJob]:
         return self._jobs.running
@@ -332,6 +343,8 @@ class Daemon:
             view = tomb.view
             where = f" at {view.mount_point}" if view.state == TombState.OPEN else ""
             parts.append(f"tomb {name} {view.state}{where}")
+        if count := len(self._leases.by_id):
+            parts.append("a lease on / and /usr" if count == 1 else f"{count} leases on / and /usr")
         return "; ".join(parts)
 
     def _tombs_changed(self) -> None:
@@ -354,6 +367,7 @@ class Daemon:
         self._udev.start()
         self._tombs.start()
         self._mounts.start()
+        self._leases.start()
         self._link = Link(self, changed=self.refresh)
         self._link.connected.append(self._companions.connected)
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
@@ -387,6 +401,7 @@ class Daemon:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._udev.close()
         self._mounts.close()
+        self._leases.close()
         if self._guard:
             await self._guard.close()
 

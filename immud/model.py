@@ -264,3 +264,15 @@ class JobView:
     result: JobResult = JobResult.NONE
     error: str = ""
     error_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """What everybody may know of a lease. `who` is a user id, `since` CLOCK_REALTIME us."""
+
+    id: str
+    who: int
+    why: str
+    since: int
+    unit: str
+    trial: bool

@@ -8,6 +8,7 @@ the daemon's one event loop, and nothing here blocks.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
+from immud.lease.record import Record
 from immud.model import (
     Finding,
     JobView,
@@ -79,6 +80,12 @@ class Service(Protocol):
         ...
 
     def jobs(self) -> Mapping[int, Job]: ...
+
+    def leases(self) -> Mapping[str, Record]: ...
+
+    async def end_lease(self, id: str) -> None:
+        """Stop its service, and with it all that runs in it."""
+        ...
 
     def findings(self) -> Mapping[int, Finding]:
         """What the tripwire has found and is still so, by number."""

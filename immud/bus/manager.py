@@ -41,6 +41,12 @@ def interface(service: Service, published: Published) -> Interface:
             (view.name, view.state, view.mount_point, names.tomb_path(view.name)) for view in views
         ]
 
+    def list_leases() -> list[Any]:
+        return [
+            (names.lease_path(id), lease.who, lease.why, lease.since)
+            for id, lease in service.leases().items()
+        ]
+
     def get_tomb(call: Call, name: str) -> str:
         if name not in service.tombs():
             known = ", ".join(sorted(service.tombs())) or "none is"
@@ -95,6 +101,12 @@ def interface(service: Service, published: Published) -> Interface:
             no_arguments(list_tombs),
             gives=("a(ssso) tombs",),
             doc="Name, state, mount point and object of each configured tomb.",
+        ),
+        Method(
+            "ListLeases",
+            no_arguments(list_leases),
+            gives=("a(oust) leases",),
+            doc="Object, user id, reason and beginning (CLOCK_REALTIME, microseconds) of each.",
         ),
         Method(
             "GetTomb", get_tomb, takes=("s name",), gives=("o tomb",), doc="The object of a tomb."
@@ -159,6 +171,9 @@ def interface(service: Service, published: Published) -> Interface:
             doc="intact; violated, while there are findings; unknown in a boot without a layout.",
         ),
         Property("NFindings", "u", lambda: len(service.findings()), doc="How many there are."),
+        Property(
+            "NLeases", "u", lambda: len(service.leases()), doc="How many can write to / and /usr."
+        ),
         Property("NJobs", "u", lambda: len(service.jobs()), doc="How many jobs there are."),
         Property(
             "Timestamps",

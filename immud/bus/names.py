@@ -66,3 +66,7 @@ def job_number(path: str) -> int:
 
 def finding_path(number: int) -> str:
     return f"{ROOT}/finding/{number}"
+
+
+def lease_path(id: str) -> str:
+    return f"{ROOT}/lease/{encode(id)}"

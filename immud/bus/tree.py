@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
-from immud.bus import finding, job, logcontrol, manager, mount, names, polkit, tomb
+from immud.bus import finding, job, lease, logcontrol, manager, mount, names, polkit, tomb
 from immud.bus.adapter import BusError, Call
 from immud.bus.server import Server
 from immud.bus.standard import DBUS, FAILED
-from immud.errors import NoSuchJob
+from immud.errors import NoSuchJob, NotAuthorized
+from immud.lease.record import Record
 from immud.model import Finding, JobResult, JobView, MountFact
 from immud.service import Job, Service, Tomb
 
@@ -26,6 +27,7 @@ class Tree:
         self._tombs: dict[str, Tomb] = {}
         self._jobs: dict[int, Job] = {}
         self._findings: dict[int, Finding] = {}
+        self._leases: set[str] = set()
         self._results: dict[int, JobView] = {}
         self._scheduled = False
         self.server.export(names.ROOT, manager.interface(service, self))
@@ -97,6 +99,7 @@ class Tree:
             self._tombs[name] = tombs[name]
             self.server.export(names.tomb_path(name), tomb.interface(tombs[name], self.started))
         self._follow_findings()
+        self._follow_leases()
         self.server.refresh()
 
     def _follow_findings(self) -> None:
@@ -108,6 +111,26 @@ class Tree:
             path = names.finding_path(number)
             self.server.export(path, finding.interface(self._finding(number)))
             self._tell_finding("FindingRaised", self._findings[number])
+
+    def _follow_leases(self) -> None:
+        before, now = self._leases, dict(self._service.leases())
+        self._leases = set(now)
+        for id in before - now.keys():
+            self.server.unexport(names.lease_path(id))
+        for id in sorted(now.keys() - before):
+            table = lease.interface(now[id], self._concerned, self._end_lease)
+            self.server.export(names.lease_path(id), table)
+
+    async def _concerned(self, call: Call, given: Record) -> None:
+        call.uid = await self._authority.uid(call)
+        if call.uid not in (0, given.who):
+            raise NotAuthorized("Only root and who has the lease may know this.")
+
+    async def _end_lease(self, call: Call, given: Record) -> None:
+        call.uid = await self._authority.uid(call)
+        if call.uid != given.who:
+            await self._authority.authorize(call, polkit.UNLOCK)
+        await self._service.end_lease(given.id)
 
     def _tell_finding(self, member: str, told: Finding) -> None:
         path = names.finding_path(told.id)

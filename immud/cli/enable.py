@@ -4,6 +4,7 @@ import os
 import sys
 from argparse import Namespace
 
+from immud import apt
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_now, compile_plan, remove_plan, write_plan
@@ -57,6 +58,8 @@ def enable(arguments: Namespace) -> int:
         attempts.write(0, os.path.join(root, attempts.PATH[1:]))
         systemctl("enable", root)
         follow(config.etc, enabled=True, root=root)
+        if notice := apt.enable(arguments.apt, root):
+            print(notice, file=sys.stderr)
     except (ImmudError, OSError):
         if not was_there:
             remove_plan(root)
@@ -108,6 +111,7 @@ def disable(arguments: Namespace) -> int:
     # The unit first: interrupted here, a plan that nothing reads is left.
     systemctl("disable", root)
     follow(dict(elsewhere).get("/etc", "/etc"), enabled=False, root=root)
+    apt.disable(root)
     if remove_plan(root):
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")

@@ -74,6 +74,17 @@ COMMANDS = (
                     "help": "copy /etc or /var to its configured source, where that is empty",
                 },
             ),
+            (
+                ("--apt",),
+                {
+                    "metavar": "lease|refuse",
+                    "choices": ("lease", "refuse"),
+                    "default": "",
+                    "help": "whether apt and dpkg, where they would change packages, run in a "
+                    "lease by themselves or stop before they touch anything; default: as it "
+                    "is, at first lease",
+                },
+            ),
         ),
     ),
     Command(

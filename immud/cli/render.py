@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
-from immud.model import LinkFact, ManagerState, MountFact, Problem, TombState, TombView
+from immud.model import LeaseView, LinkFact, ManagerState, MountFact, Problem, TombState, TombView
 
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
 _GOOD, _BAD, _POOR, _PLAIN = "green", "red", "yellow", "dim"
@@ -146,6 +146,7 @@ class Snapshot(NamedTuple):
     mounts: tuple[MountFact, ...] = ()
     links: tuple[LinkFact, ...] = ()
     tombs: tuple[TombView, ...] = ()
+    leases: tuple[LeaseView, ...] = ()
 
 
 def status_lines(snapshot: Snapshot, style: Style) -> Iterator[str]:
@@ -160,6 +161,7 @@ def status_lines(snapshot: Snapshot, style: Style) -> Iterator[str]:
         ("Mounts", ("PATH", "STATE", "ACCESS", "FROM"), [_mount(m) for m in snapshot.mounts]),
         ("Links", ("PATH", "STATE", "LEADS TO"), [_link(link) for link in snapshot.links]),
         ("Tombs", ("NAME", "STATE", "AT", "DRIVE"), [_tomb(tomb) for tomb in snapshot.tombs]),
+        ("Leases", ("FOR", "SINCE", "WHY"), [_lease(lease) for lease in snapshot.leases]),
     ):
         if rows:
             yield ""
@@ -181,6 +183,23 @@ def _summary(snapshot: Snapshot) -> str:
     if snapshot.home_tomb:
         parts.append(f"home is tomb {snapshot.home_tomb}")
     return ", ".join(parts)
+
+
+def _lease(lease: LeaseView) -> tuple[str, ...]:
+    import time  # noqa: PLC0415 - there are few
+
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.since / 1e6))
+    return user(lease.who), since, ("a trial: " if lease.trial else "") + lease.why
+
+
+def user(uid: int) -> str:
+    """The name of a user, or the number of one who has none."""
+    import pwd  # noqa: PLC0415 - only here
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _mount(mount: MountFact) -> tuple[str, ...]:

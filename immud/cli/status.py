@@ -11,6 +11,7 @@ from immud.cli.render import Snapshot, Style, problem_json, status_lines
 from immud.early.plan import PATH
 from immud.errors import Unreachable
 from immud.model import (
+    LeaseView,
     LinkFact,
     ManagerState,
     MountFact,
@@ -72,6 +73,9 @@ def snapshot_of(
         mounts=tuple(_mount(mount) for mount in sorted(mounts, key=lambda m: str(m["Where"]))),
         links=tuple(LinkFact(*link) for link in links),
         tombs=tuple(tombs.values()),
+        leases=tuple(
+            _lease(inner["org.immud1.Lease"]) for inner in interfaces if "org.immud1.Lease" in inner
+        ),
     )
 
 
@@ -113,6 +117,17 @@ def _tomb(tomb: Mapping[str, Any]) -> TombView:
     )
 
 
+def _lease(lease: Mapping[str, Any]) -> LeaseView:
+    return LeaseView(
+        id=lease["Id"],
+        who=lease["Who"],
+        why=lease["Why"],
+        since=lease["Since"],
+        unit=lease["Unit"],
+        trial=lease["Trial"],
+    )
+
+
 def as_json(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot for programs; names as in the values of `immud.model`."""
     from dataclasses import asdict  # noqa: PLC0415 - only here
@@ -123,4 +138,5 @@ def as_json(snapshot: Snapshot) -> dict[str, Any]:
         "mounts": [asdict(mount) for mount in snapshot.mounts],
         "links": [asdict(link) for link in snapshot.links],
         "tombs": [asdict(tomb) for tomb in snapshot.tombs],
+        "leases": [asdict(lease) for lease in snapshot.leases],
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from immud.cli.bus import talk
-from immud.cli.render import Style, problem_lines, visible
+from immud.cli.render import Style, problem_lines, user, visible
 from immud.cli.status import problems_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,9 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
             values = event["values"]
             if event["interface"] == "org.immud1.Job":
                 yield f"{about}: {values['Operation']} {label(values['Object'])}"
+            elif event["interface"] == "org.immud1.Lease":
+                why = f": {visible(values['Why'])}" if values["Why"] else ""
+                yield f"{about}: / and /usr are writable for {user(values['Who'])}{why}"
             elif "State" in values:
                 yield f"{about}: new, {style.word(values['State'])}"
         case "changed":

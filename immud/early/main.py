@@ -2,7 +2,7 @@
 
 Run by `/usr/lib/immud/daemon`, also as `daemon serve` (phase 2), `daemon probe`
 (inside another /usr, before it is trusted), `daemon reconcile` (the missing
-steps again, asked for over D-Bus) and `daemon lease-end` (see immud.lease).
+steps again, asked for over D-Bus) and `daemon lease-...` (see immud.lease).
 
 Whatever happens here, READY=1 is sent and the machine goes on booting.
 """
@@ -31,6 +31,10 @@ def main() -> None:
         from immud.early import pid1  # noqa: PLC0415
 
         pid1.main()
+    elif mode == "lease-for":
+        from immud.lease import wrap  # noqa: PLC0415
+
+        wrap.main()
     elif mode == "lease-end":
         from immud.lease import end  # noqa: PLC0415
 

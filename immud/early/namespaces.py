@@ -9,6 +9,8 @@ import os
 
 from immud.early import kernel, mountinfo
 
+LEASES = "/run/immud/leases"
+
 
 def others() -> list[str]:
     """One process of every mount namespace but our own, as /proc paths of the namespaces."""
@@ -26,6 +28,29 @@ def others() -> list[str]:
             seen.add(name)
             found.append(path)
     return found
+
+
+def is_leased(namespace: int, pid: int | str, leases: str = LEASES) -> bool:
+    """Whether the mount namespace with this inode number, in which `pid` is, is writable on
+    purpose: a lease's own (see immud.lease), or one that something in a lease has made.
+    """
+    try:
+        ids = [name for name in os.listdir(leases) if not name.startswith(".")]
+    except OSError:
+        return False
+    for id in ids:
+        try:
+            with open(f"{leases}/{id}/mnt-ns", encoding="ascii") as file:
+                if int(file.read()) == namespace:
+                    return True
+        except (OSError, ValueError):
+            continue  # it has ended
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+            groups = file.read().replace("\n", "/").split("/")
+    except OSError:
+        return False
+    return any(f"immud-lease-{id}.service" in groups for id in ids)
 
 
 def follow(legacy: bool = False) -> None:
@@ -55,9 +80,11 @@ def _follow_all(found: list[str], root: os.stat_result, legacy: bool) -> None:
     opened = []
     for path in found:
         try:
-            opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue  # it has ended, which is fine
+        if not is_leased(os.fstat(fd).st_ino, path.split("/")[2]):
+            opened.append(fd)
     for fd in opened:
         try:
             kernel.setns(fd)

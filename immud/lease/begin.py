@@ -149,8 +149,7 @@ def properties(lease: record.Record, seconds: float) -> list[tuple[str, tuple[st
     def run(*argv: str, may_fail: bool = False) -> tuple[str, list[str], bool]:
         return argv[0], list(argv), may_fail
 
-    # A shell, because it is there in a millisecond, and an interpreter is not.
-    hold = run("/bin/sh", "-c", "echo $$$$; exec >&-; read -r _")
+    hold = run("/usr/lib/immud/lease-hold")
     end = run(*process.command("lease-end", lease.id), may_fail=True)
     # Should the interpreter be what the command has broken.
     tidy = run("/bin/rm", "-rf", f"{record.DIRECTORY}/{lease.id}", may_fail=True)

@@ -8,7 +8,7 @@ until when, nor the command. The tripwire knows a lease's mount namespace by `mn
 import os
 import time
 
-DIRECTORY = "/run/immud/leases"
+DIRECTORY = "/run/immud/leases"  # also immud.early.namespaces.LEASES
 PUBLIC = ("who", "why", "since", "unit", "mnt-ns", "trial")
 _FOR_ALL = 0o755  # whatever the umask of who asks
 _PRIVATE = ("until", "command", "pid", "holder", "watcher")
@@ -76,8 +76,11 @@ class Record:
 
 
 def new_id() -> str:
-    """A name that no other lease of this boot has had: the time, and something random."""
-    return f"{time.time_ns() // 10**9:x}{os.urandom(3).hex()}"
+    """A name that no other lease has had: the time, and something random.
+
+    It begins with a letter, so that it is itself in an object path.
+    """
+    return f"t{time.time_ns() // 10**9:x}{os.urandom(3).hex()}"
 
 
 def write(record: Record, directory: str = DIRECTORY) -> None:

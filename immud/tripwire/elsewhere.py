@@ -9,29 +9,12 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
-from immud.early import mountinfo
-from immud.early.facts import DIRECTORY
+from immud.early import mountinfo, namespaces
 from immud.model import Breach
 from immud.tripwire.rule import Broken, Expected, judge_other
 
-LEASES = DIRECTORY + "/leases"
-
 Sight = tuple[str, str, str, str, int, int, str, str]
 """kind, path, expected, actual, namespace, pid, command and unit, as marshal takes it."""
-
-
-def expected_writable(namespace: int, leases: str = LEASES) -> bool:
-    """Whether the mount namespace with this inode number is a lease's, writable on purpose."""
-    return str(namespace) in _leased(leases)
-
-
-def _leased(leases: str) -> set[str]:
-    found = set()
-    with suppress(OSError):
-        for name in os.listdir(leases):
-            with suppress(OSError), open(f"{leases}/{name}/mnt-ns", encoding="ascii") as file:
-                found.add(file.read().strip())
-    return found
 
 
 def others() -> Iterator[tuple[int, int]]:
@@ -46,7 +29,7 @@ def others() -> Iterator[tuple[int, int]]:
                     yield namespace, int(name)
 
 
-def survey(expected: Expected, thorough: bool, leases: str = LEASES) -> list[Sight]:
+def survey(expected: Expected, thorough: bool, leases: str = namespaces.LEASES) -> list[Sight]:
     """The breaches in all other namespaces. For a child: a dying disk may make it wait."""
     os.nice(10)
     protected = [tree.path for tree in expected.trees if tree.read_only]
@@ -57,7 +40,7 @@ def survey(expected: Expected, thorough: bool, leases: str = LEASES) -> list[Sig
         if thorough:
             broken += _ways_in(pid, namespace, expected)
         # Asked last, so that a lease that began meanwhile counts.
-        if broken and not expected_writable(namespace, leases):
+        if broken and not namespaces.is_leased(namespace, pid, leases):
             who = command(pid), unit(pid)
             found += [
                 (str(b.kind), b.path, b.expected, b.actual, namespace, pid, *who) for b in broken

@@ -4,7 +4,7 @@ from typing import Any
 
 from roff import escape
 
-from immud.bus import finding, job, manager, mount, tomb
+from immud.bus import finding, job, lease, manager, mount, tomb
 from immud.bus.vtable import Emits, Interface, Method, Property, Signal
 
 HEAD = """\
@@ -103,6 +103,10 @@ INTERFACES = (
     ("/org/immud1/mount/NAME, one for each mount immud answers for", mount.interface(any_one)),
     ("/org/immud1/tomb/NAME, one for each configured tomb", tomb.interface(any_one, any_one)),
     ("/org/immud1/job/NUMBER, one for each job that runs", job.interface(any_one, any_one)),
+    (
+        "/org/immud1/lease/ID, one for each lease",
+        lease.interface(any_one, any_one, any_one),
+    ),
     ("/org/immud1/finding/NUMBER, one for each finding", finding.interface(any_one)),
 )
 

@@ -102,6 +102,16 @@ def test_on_record_while_it_lasts_and_seen_by_nobody(machine: Container) -> None
     # Everybody can ask for a unit's properties.
     unit = machine.run("cat", f"{LEASES}/{lease}/unit").stdout.strip()
     assert "sleep" not in machine.run("systemctl", "show", unit, user="alice").stdout
+    # The daemon tells everybody, and more to root.
+    shown = machine.run("immud", "status", user="alice").stdout.split("Leases\n")[1]
+    assert shown.split()[:3] == ["FOR", "SINCE", "WHY"]
+    assert shown.split()[3] == "root"
+    assert shown.endswith("a long one\n")
+    described = ("busctl", "call", "org.immud1", f"/org/immud1/lease/{lease}")
+    assert "sleep 1001" in machine.run(*described, "org.immud1.Lease", "Describe").stdout
+    status = ("systemctl", "show", "--value", "-p", "StatusText", "immud")
+    assert "a lease on / and /usr" in machine.run(*status).stdout
+    assert machine.run("immud", "verify").status == 0
     # A slave: what goes on the host goes here, what is mounted here stays here.
     machine.run("mount", "-t", "tmpfs", "tmpfs", "/var/mnt")
     there = ("nsenter", "-t", pid, "-m", "findmnt", "-n", "/var/mnt")
@@ -111,7 +121,7 @@ def test_on_record_while_it_lasts_and_seen_by_nobody(machine: Container) -> None
     machine.run("nsenter", "-t", pid, "-m", "mount", "-t", "tmpfs", "tmpfs", "/var/mnt")
     assert machine.mounts("/var/mnt") == []
     assert machine.run("nsenter", "-t", pid, "-m", "touch", "/usr/lease-2").status == 0
-    machine.run("systemctl", "stop", unit)
+    machine.run(*described, "org.immud1.Lease", "End")
 
 
 @pytest.mark.parametrize("who", ["pid", "holder", "watcher"])

@@ -8,6 +8,7 @@ from typing import Any
 from immud.bus import names
 from immud.errors import Busy, WrongKey, WrongState
 from immud.jobs import Jobs, RunningJob
+from immud.lease.record import Record
 from immud.model import (
     Finding,
     LinkFact,
@@ -88,6 +89,7 @@ class MemoryService:
         }
         self.now_tombs = {"home": MemoryTomb(self, "home")}
         self.now_findings: dict[int, Finding] = {}
+        self.now_leases: dict[str, Record] = {}
         self.verified = 0
 
     def changed(self) -> None:
@@ -130,6 +132,13 @@ class MemoryService:
 
     def jobs(self) -> Mapping[int, RunningJob]:
         return self.running.running
+
+    def leases(self) -> Mapping[str, Record]:
+        return self.now_leases
+
+    async def end_lease(self, id: str) -> None:
+        del self.now_leases[id]
+        self.changed()
 
     def findings(self) -> Mapping[int, Finding]:
         return self.now_findings

@@ -76,10 +76,17 @@ exec /lib/systemd/systemd --show-status=yes $1
 """
 
 
-def prepared(below: Image, name: str, what: str, prepare: Callable[["Container"], None]) -> Image:
+def prepared(
+    below: Image,
+    name: str,
+    what: str,
+    prepare: Callable[["Container"], None],
+    *made_of: Path,
+) -> Image:
     """`below` after `prepare` has run in a booted container of it and it was shut down; cached.
 
-    `what` is told to the person who waits. The function's own text is part of the key.
+    `what` is told to the person who waits. The function's own text is part of the key, and so
+    are the files it is `made_of`.
     """
 
     def build(aside: Path) -> None:
@@ -91,7 +98,7 @@ def prepared(below: Image, name: str, what: str, prepare: Callable[["Container"]
         os.link(below.kernel, aside / "vmlinuz")
         os.link(below.initrd, aside / "initrd.img")
 
-    key = cache.digest(below.key, inspect.getsource(prepare))
+    key = cache.digest(below.key, inspect.getsource(prepare), *made_of)
     return image_at(cache.entry(name, key, what, build))
 
 
