@@ -71,6 +71,7 @@ def test_the_command_writes_and_nobody_else_does(machine: Container) -> None:
     assert (told.status, rest, told.stderr) == (7, "handed over\n", "")
     machine.run("test", "-f", "/usr/lease-1", "-a", "-f", "/lease-1")
     entry = ended(machine, lease)
+    assert entry["IMMUD_RESULT"] == "success"
     assert entry["IMMUD_FILES"].split() == ["/usr", "/usr/lease-1"]
     assert entry["IMMUD_CHANGED"] == "2"
     assert (entry["IMMUD_UID"], entry["IMMUD_REASON"]) == ("0", "a test")
