@@ -54,7 +54,10 @@ def create(arguments: Namespace) -> int:
     _confirm(arguments, target, resumed=resumed)
     key = keys.existing("Passphrase it was given: ") if resumed else keys.chosen(wish.name)
     _make(target, wish, key)
-    print(f"{target.devnode} is finished, and can be unplugged.")
+    if wish.enrol:
+        print(f"{target.devnode} is tomb {wish.name} now.")
+    else:
+        print(f"{target.devnode} is finished, and can be unplugged.")
     if wish.source:
         _kept(wish)
     if wish.enrol and reload():
@@ -72,7 +75,8 @@ def wished(arguments: Namespace) -> Wish:
         raise UsageError(f"the name, mount, label or key file {error}") from None
     if len(os.fsencode(label)) > LABEL_MAX:
         raise UsageError(f"a label has at most {LABEL_MAX} bytes")
-    source = os.path.abspath(arguments.source) if arguments.source else ""
+    # Where it is, and not a link such as /home that leads there.
+    source = os.path.realpath(arguments.source) if arguments.source else ""
     if source and not os.path.isdir(source):
         raise UsageError(f"--from {source}: there is no such directory")
     if arguments.json and not arguments.dry_run:
@@ -181,12 +185,13 @@ def _make(target: Target, wish: Wish, key: bytes) -> None:
 
 def _kept(wish: Wish) -> None:
     """Where the originals are, which nobody but the person removes."""
-    print(
-        f"What was in {wish.source} is still there, unencrypted. While the tomb is open at "
-        f"{wish.mount}, it is hidden behind it. To see and remove it, when all is well:\n"
-        f"    immud close {wish.name} && ls {wish.source}\n"
-        "Removed files can be recovered from a drive for as long as nothing was written over them."
-    )
+    print(f"What was in {wish.source} is still there, as it was before: not encrypted.")
+    if rules.within(wish.source, wish.mount):
+        print(
+            f"While the tomb is open at {wish.mount}, it is hidden behind it. To see it, and to "
+            f"remove it when all is well:\n    immud close {wish.name} && ls -A {wish.source}"
+        )
+    print("What is removed can be recovered from a drive until something is written over it.")
 
 
 def _open(wish: Wish, key: bytes) -> None:

@@ -115,7 +115,7 @@ def record(tomb: TombConfig, states: dict[str, dict[str, Any]] | None) -> dict[s
         "state": known.get("State", "unknown"),
         "mount": tomb.mount,
         "device": known.get("Device", ""),
-        "volume": volume,
+        "volume": f"{tomb.file} on {volume}" if tomb.file else volume,
         "key": tomb.key,
         "auto_open": tomb.auto_open,
     }

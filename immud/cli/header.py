@@ -90,7 +90,7 @@ def _key(arguments: Namespace, tomb: TombConfig, device: Device, *, of_file: boo
     from immud.make.header import fits  # noqa: PLC0415 - as above
 
     keys = Keys(arguments.key_file, arguments.passphrase_fd)
-    if of_file and tomb.key != "ask" and keys == Keys():
+    if of_file and tomb.key.startswith("/") and keys == Keys():
         keys = Keys(file=tomb.key)
     for tries in range(TRIES, 0, -1):
         key = keys.existing(f"Passphrase of tomb {tomb.name}: ")

@@ -34,8 +34,20 @@ def only(tomb: TombConfig, devices: Iterable[Device]) -> Device:
     return found[0]
 
 
+def has_header(tomb: TombConfig) -> None:
+    """Raise ImmudError where `tomb` is not a LUKS volume on a drive or a partition. Pure."""
+    if not tomb.encrypted:
+        raise ImmudError(f"Tomb {tomb.name} is not encrypted: it has no keys, and no header.")
+    if tomb.file:
+        raise ImmudError(
+            f"Tomb {tomb.name} is a file, {tomb.file} on its drive. Its keys and its size are "
+            "matters of the program that made it: see tomb(1)."
+        )
+
+
 def drive_of(tomb: TombConfig) -> Device:
     """The drive of `tomb`, which is the pinned one. Raises WrongVolume where it is not."""
+    has_header(tomb)
     from immud.watch.udev import present  # noqa: PLC0415 - brings pyudev, for this alone
 
     device = only(tomb, present())

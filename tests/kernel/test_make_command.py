@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,29 @@ def test_more_than_fits_is_not_begun(tmp_path: Path) -> None:
         )
         assert code == 1
         assert "do not fit" in err
+
+
+@in_namespace
+def test_cut_off_at_the_first_byte_of_the_header(tmp_path: Path) -> None:
+    """As by a power cut. What is there counts as nobody's from that byte on."""
+    own_etc()
+    with drive(tmp_path / "image") as node:
+        made = subprocess.Popen(
+            [*COMMAND, "create", node, "--yes-i-mean", node, "--passphrase-fd", "0", *CHEAP],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT,
+        )  # fmt: skip
+        assert made.stdin
+        made.stdin.write(b"a secret")
+        made.stdin.close()
+        with open(node, "rb", buffering=0) as device:
+            while not any(os.pread(device.fileno(), 1 << 15, 0)):
+                assert made.poll() is None
+        assert os.getpid() == 1, "only in a process namespace of our own"
+        os.kill(-1, signal.SIGKILL)
+        made.wait()
+        code, out, err = immud("create", node, "--dry-run")
+        assert (code, err) == (0, "")
+        assert out.startswith(f"erase the signatures of what is on {node}\n")
 
 
 @in_namespace

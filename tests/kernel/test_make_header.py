@@ -12,7 +12,7 @@ import pytest
 from immud.early import kernel
 from immud.errors import ImmudError, TargetExists, UsageError, WrongKey
 from immud.make import header, secret
-from immud.make.find import only
+from immud.make.find import has_header, only
 from immud.model import TombConfig
 from immud.tomb import identity
 from immud.watch.devices import Device
@@ -133,6 +133,18 @@ def test_one_line_break_at_the_end_is_no_part_of_a_key(sent: bytes, got: bytes) 
             secret.from_fd(reading)
     finally:
         os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("tomb", "said"),
+    [
+        (TombConfig("bare", uuid="x", encrypted=False), "no keys, and no header"),
+        (TombConfig("dyne", uuid="x", file="/a.tomb"), r"/a\.tomb on its drive.*see tomb\(1\)"),
+    ],
+)
+def test_what_has_no_header_of_its_own(tomb: TombConfig, said: str) -> None:
+    with pytest.raises(ImmudError, match=said):
+        has_header(tomb)
 
 
 def test_which_drive_is_meant() -> None:
