@@ -48,7 +48,6 @@ from immud.systemd import Systemd
 from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
-from immud.tripwire.relock import Relock
 from immud.watch.devices import DeviceEvent
 from immud.watch.mounts import MountWatch
 from immud.watch.table import Reading
@@ -248,12 +247,8 @@ class Daemon:
             tombs=lambda: (owner.view for owner in self._tombs.by_name.values()),
             changed=self._notify,
             look=self.refresh,
-            relock=Relock(
-                lambda: self.config.tripwire,
-                reconcile=lambda: self.reconcile(0, {}),
-                look=self.refresh,
-            ),
-            allow=lambda: self.config.tripwire.allow,
+            policy=lambda: self.config.tripwire,
+            reconcile=lambda: self.reconcile(0, {}),
         )
 
     def _guard_problems(self) -> tuple[Problem, ...]:

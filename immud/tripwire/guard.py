@@ -15,7 +15,7 @@ from immud.early.facts import Facts
 from immud.early.observe import Observed
 from immud.early.plan import BootPlan
 from immud.errors import ImmudError
-from immud.model import Breach, Finding, LinkFact, Problem, Severity, TombState, TombView
+from immud.model import Breach, Finding, LinkFact, Problem, Severity, TombState, TombView, Tripwire
 from immud.tripwire import elsewhere, places
 from immud.tripwire.book import Book
 from immud.tripwire.expect import expect
@@ -28,7 +28,7 @@ from immud.watch.table import Newcomers, Reading
 # Seconds from a change of the table to a look at all of it, for what the quick look cannot see,
 # and from the start of a service to a look into namespaces: one look for all meanwhile.
 THOROUGH = 30.0
-NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 30.0
+NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 10.0
 CHILD_TIMEOUT = 60.0
 # In a storm of changes only the last so many are asked who made them.
 ACTS = 8
@@ -52,16 +52,18 @@ class Guard:
         tombs: Callable[[], Iterable[TombView]],
         changed: Callable[[], None],
         look: Callable[[], None],
-        relock: Relock,
-        allow: Callable[[], Iterable[str]] = tuple,
+        policy: Callable[[], Tripwire],
+        reconcile: Callable[[], object],
     ) -> None:
         self._plan, self._facts = plan, facts
         self._tombs, self._changed, self._look = tombs, changed, look
-        self._relock = relock
-        self._allow = allow
+        self._policy = policy
+        self._relock = Relock(
+            policy, reconcile=reconcile, look=look, look_elsewhere=self._survey_again
+        )
         self._log = log.get()
         self._book = Book()
-        self._expected = expect(plan, facts, allow=allow())
+        self._expected = expect(plan, facts, allow=policy().allow)
         self._newcomers = Newcomers(self._boring)
         self._authors = Authors()
         # Of the look under way: who attached (or not) which mount, and what was seen at each
@@ -77,14 +79,16 @@ class Guard:
         self._survey: asyncio.TimerHandle | None = None
         self._surveyed = float("-inf")
         self._surveying: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
 
     @property
     def findings(self) -> Mapping[int, Finding]:
         return self._book.findings
 
     def problems(self, layout: Iterable[Problem]) -> tuple[Problem, ...]:
-        """The findings as problems, but for those the layout's own are about."""
-        told = {problem.data.get("path") for problem in layout}
+        """The findings as problems, but for those the layout's own errors are about."""
+        errors = (problem for problem in layout if problem.severity is Severity.ERROR)
+        told = {problem.data.get("path") for problem in errors}
         return tuple(
             Problem(
                 Severity.ERROR,
@@ -111,10 +115,11 @@ class Guard:
             if watch:
                 watch.close()
         self._authors.close()
-        if self._surveying:
-            self._surveying.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._surveying
+        for task in (self._next, self._surveying):
+            if task:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     # The system's own namespace
 
@@ -138,7 +143,9 @@ class Guard:
 
     def judge(self, observed: Observed, links: Iterable[LinkFact]) -> None:
         """Hold against the boot what was just observed, `paths` included."""
-        self._expected = expect(self._plan, self._facts, links, self._expected.tombs, self._allow())
+        self._expected = expect(
+            self._plan, self._facts, links, self._expected.tombs, self._policy().allow
+        )
         self._before = self._now
         self._now = {entry.target: entry.id for entry in observed.mounts}
         self._suspects &= self._now.keys()
@@ -194,13 +201,29 @@ class Guard:
         self._survey = None
         # A switched superblock wakes nobody either.
         self._look()
-        if not self._surveying or self._surveying.done():
-            self._surveying = asyncio.get_running_loop().create_task(
-                self._survey_all(thorough=bool(self._inside())), name="other namespaces"
-            )
+        self._survey_again()
 
-    def _inside(self) -> list[Finding]:
-        return [finding for finding in self.findings.values() if finding.namespace]
+    def _survey_again(self) -> None:
+        # What was found inside before can be looked for by the thorough look alone.
+        inside = any(finding.namespace for finding in self.findings.values())
+        self._begin_survey(thorough=inside)
+
+    def _begin_survey(self, *, thorough: bool) -> "asyncio.Task[None]":
+        """A survey that begins now; or, where one is under way, which may have passed already
+        where something has changed since, one after it for all who ask meanwhile.
+        """
+        create = asyncio.get_running_loop().create_task
+        if self._surveying is None or self._surveying.done():
+            self._surveying = create(self._survey_all(thorough=thorough), name="namespaces")
+            return self._surveying
+        if self._next is None:
+            self._next = create(self._survey_after(self._surveying), name="namespaces, next")
+        return self._next
+
+    async def _survey_after(self, running: "asyncio.Task[None]") -> None:
+        await asyncio.wait((running,))
+        self._surveying, self._next = self._next, None
+        await self._survey_all(thorough=True)
 
     async def _survey_all(self, *, thorough: bool) -> None:
         self._surveyed = asyncio.get_running_loop().time()
@@ -236,13 +259,7 @@ class Guard:
         """Look at everything now: the whole table, superblocks, links, all namespaces."""
         self._everything = True
         self._look()
-        if self._surveying and not self._surveying.done():
-            # One that began before may have missed what the caller means.
-            await asyncio.wait((self._surveying,))
-        self._surveying = asyncio.get_running_loop().create_task(
-            self._survey_all(thorough=True), name="verify"
-        )
-        await asyncio.shield(self._surveying)
+        await asyncio.shield(self._begin_survey(thorough=True))
 
     # What came of it
 

@@ -30,7 +30,7 @@ _STEPS = (Breach.UNMOUNTED, Breach.LINK)
 
 
 class Relock:
-    """`reconcile` starts what Reconcile does, `look` has the outcome looked at."""
+    """`reconcile` starts what Reconcile does, the others have the outcome looked at."""
 
     def __init__(
         self,
@@ -38,9 +38,11 @@ class Relock:
         *,
         reconcile: Callable[[], object],
         look: Callable[[], None],
+        look_elsewhere: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._policy, self._reconcile, self._look, self._clock = policy, reconcile, look, clock
+        self._policy, self._reconcile, self._clock = policy, reconcile, clock
+        self._look, self._look_elsewhere = look, look_elsewhere
         self._log = log.get()
         self._done: dict[str, list[float]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,7 +94,10 @@ class Relock:
             self._log.error(f"{finding.path} could not be put back: {error}", **_fields(finding))
             return
         self._say(finding)
-        self._look()
+        if finding.namespace:
+            self._look_elsewhere()
+        else:
+            self._look()
 
     def _say(self, finding: Finding) -> None:
         self._log.notice(
