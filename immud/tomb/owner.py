@@ -8,7 +8,7 @@ when the event's turn has come.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from immud import log
@@ -18,12 +18,11 @@ from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
 from immud.tomb import drive, report
 from immud.tomb.announce import Place
-from immud.tomb.closing import POLITE
+from immud.tomb.asking import Asked, Asking, patience
 from immud.tomb.machine import (
     IDLE,
     OPENING,
     Action,
-    Cancelled,
     CloseAsked,
     Done,
     Event,
@@ -33,7 +32,6 @@ from immud.tomb.machine import (
     Missing,
     OpenAsked,
     Seen,
-    refusal,
     step,
 )
 from immud.tomb.match import candidates, key_drives, waits
@@ -47,23 +45,8 @@ from immud.watch.table import Reading
 Told = Callable[[str], Awaitable[None] | None]
 
 
-def _patience(options: Mapping[str, Any]) -> float:
-    return float(options.get("patience", POLITE)) if options.get("force") else 0.0
-
-
 class Look:
     """Some device or mount changed: see what that means for this tomb."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """An event somebody waits for the outcome of."""
-
-    event: OpenAsked | CloseAsked
-    outcome: "asyncio.Future[Life]"
-    passphrase: bytes | None = field(default=None, repr=False)
-    force: float = 0.0
-    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +74,6 @@ class Owner:
         self.path = names.tomb_path(config.name)
         self._log = log.get(tomb=config.name)
         self._works = works
-        self._jobs = jobs
         self._changed = changed
         self._on_open = on_open
         self._on_closed = on_closed
@@ -104,13 +86,20 @@ class Owner:
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
         self._work: asyncio.Task[None] | None = None
-        self._waiting: list[asyncio.Future[Life]] = []
         self._reason: ImmudError | None = None
         self._passphrase: bytes | None = None
         self._force = 0.0
         self._read_only = False
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._asking = Asking(
+            config.name,
+            self.path,
+            jobs,
+            life=lambda: self._life,
+            reason=lambda: self._reason,
+            put=self._inbox.put_nowait,
+        )
 
     @property
     def volume(self) -> Volume:
@@ -159,56 +148,19 @@ class Owner:
         """
         event = OpenAsked(answer=passphrase is not None)
         read_only = bool(options.get("read-only"))
-        return self._ask("open", uid, event, passphrase=passphrase, read_only=read_only)
+        return self._asking.ask("open", uid, event, passphrase=passphrase, read_only=read_only)
 
     def close(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
         """Close it; `force` (bool) ends who is in the way. Raises WrongState.
 
         `patience` is what they get to end of themselves, in seconds.
         """
-        return self._ask("close", uid, CloseAsked(), force=_patience(options))
+        return self._asking.ask("close", uid, CloseAsked(), force=patience(options))
 
     def eject(self, uid: int, options: Mapping[str, Any]) -> RunningJob:
         """Close it and switch the drive off; options as for `close`. Raises WrongState."""
-        return self._ask("eject", uid, CloseAsked(eject=True), force=_patience(options))
-
-    def _ask(
-        self,
-        operation: str,
-        uid: int,
-        event: OpenAsked | CloseAsked,
-        *,
-        passphrase: bytes | None = None,
-        force: float = 0.0,
-        read_only: bool = False,
-    ) -> RunningJob:
-        self._permit(event)
-
-        async def work(job: RunningJob) -> None:
-            outcome = asyncio.get_running_loop().create_future()
-            self._inbox.put_nowait(Asked(event, outcome, passphrase, force, read_only))
-            await self._settled(outcome, operation)
-
-        return self._jobs.start(operation, self.path, uid, work)
-
-    def _permit(self, event: OpenAsked | CloseAsked) -> None:
-        if why := refusal(self._life, event):
-            raise WrongState(f"Tomb {self.config.name}: {why}")
-
-    async def _settled(self, outcome: "asyncio.Future[Life]", operation: str) -> None:
-        """Wait until nothing is under way; raise what stood in the way of the operation."""
-        try:
-            life = await asyncio.shield(outcome)
-        except asyncio.CancelledError:
-            self._inbox.put_nowait(Cancelled())
-            await asyncio.shield(outcome)
-            raise
-        # A drive that is back already may have been opened when the purge is heard of.
-        wanted = {"open": life.state is TombState.OPEN, "purge": True}
-        if life.error or not wanted.get(operation, life.state in IDLE):
-            raise self._reason or ImmudError(
-                life.error or f"Tomb {self.config.name} is {life.state} now."
-            )
+        event = CloseAsked(eject=True)
+        return self._asking.ask("eject", uid, event, force=patience(options))
 
     def start(self, devices: Mapping[str, Device]) -> None:
         """Find what is there, take it over as it is, and go on from it."""
@@ -271,8 +223,7 @@ class Owner:
                 await self._task
         await self._stop_work()
         self._vigil.stop()
-        for outcome in self._waiting:
-            outcome.cancel()
+        self._asking.cancel()
         await self.leave()
 
     async def _own(self) -> None:
@@ -302,7 +253,7 @@ class Owner:
     async def _take_asked(self, asked: Asked) -> None:
         try:
             # Things may have changed between the asking and its turn.
-            self._permit(asked.event)
+            self._asking.permit(asked.event)
         except WrongState as error:
             asked.outcome.set_exception(error)
             return
@@ -310,7 +261,7 @@ class Owner:
         # Who answers the question of an opening does not have to say again how it is to be.
         answering = self._life.state in OPENING
         self._read_only = asked.read_only or (self._read_only and answering)
-        self._waiting.append(asked.outcome)
+        self._asking.wait(asked)
         await self._take(asked.event)
 
     async def _take(self, event: Event) -> None:
@@ -325,15 +276,12 @@ class Owner:
                 self._inbox.put_nowait(Look())
             if before.work and self._life.state in IDLE:
                 self._works.fallback.ensure()
-            waiting, self._waiting = self._waiting, []
             self._mapper = self._mapping()
             if self._life.state in IDLE:
                 self._read_only = False
-            for outcome in waiting:
-                if not outcome.done():
-                    outcome.set_result(self._life)
-        elif not self._waiting:
-            self._follow()
+            self._asking.settle()
+        else:
+            self._asking.follow()
         self._changed()
 
     def _mapping(self) -> str:
@@ -346,18 +294,6 @@ class Owner:
         """The kernel has something to say about the open file system: see how it is doing."""
         if self._life.state is TombState.OPEN:
             self._vigil.doubt(self.volume)
-
-    def _follow(self) -> None:
-        """Give a job to what happens of itself, so that it can be seen and cancelled."""
-        state = self._life.state
-        operation = "open" if state in OPENING else "purge" if state is TombState.LOST else "close"
-        outcome: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
-        self._waiting.append(outcome)
-
-        async def work(job: RunningJob) -> None:
-            await self._settled(outcome, operation)
-
-        self._jobs.start(operation, self.path, 0, work)
 
     async def _look(self) -> None:
         """Ask the kernel what the hints amount to."""
@@ -445,7 +381,7 @@ class Owner:
                 *(self._device, passphrase, self._force, self._read_only),
                 key_drive=self._key_drive(),
             ),
-            self._progress,
+            self._asking.progress,
         ):
             self._log.warning(
                 f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
@@ -456,12 +392,6 @@ class Owner:
         """The drive with the key, where exactly one answers to its place."""
         found = key_drives(self.config, self._devices.values())
         return found[0] if len(found) == 1 else None
-
-    def _progress(self, fraction: float) -> None:
-        """Show on the jobs people wait for how far the work is."""
-        for job in self._jobs.running.values():
-            if job.view.object == self.path:
-                job.progress(fraction)
 
     async def _say_farewell(self) -> None:
         """Units that hooked themselves to the open tomb stop first, and are not in the way.
