@@ -171,16 +171,24 @@ def _make(target: Target, wish: Wish, key: bytes) -> None:
                 )
             check(now, wish)
             await carry_out(now, plan(now, wish), key, told, target.title)
-        await settle(target.devnode)
+        await settle(target)
 
-    def told(step: "Step", progress: float) -> None:
-        if progress < 0:
+    def told(step: "Step", progress: str) -> None:
+        _status(progress)
+        if not progress:
             print(visible(step.describe()), flush=True)
-        elif sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{progress:.0%}" if progress < 1 else "\r\x1b[K")
-            sys.stderr.flush()
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    finally:
+        _status("")
+
+
+def _status(text: str) -> None:
+    """One line on the terminal that the next one replaces."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
 
 
 def _kept(wish: Wish) -> None:

@@ -45,10 +45,10 @@ async def size(source: str) -> int:
     return int(said.stdout.split()[0])
 
 
-async def copy(
-    device: str, filesystem: str, source: str, progress: Callable[[float], None]
-) -> None:
+async def copy(device: str, filesystem: str, source: str, progress: Callable[[str], None]) -> None:
     """Copy what is in the directory `source` to the file system on `device`.
+
+    `progress` is told in a few words how far it is.
 
     Raises ImmudError where something could not be read or written, or changes all the time.
     """
@@ -61,6 +61,7 @@ async def copy(
             # What differs with the time and size of its original is found by its content alone.
             await _rsync(source, progress, ("-c",) if attempt else ())
         # Mounted anew, or the comparison would read what is still in memory.
+        progress("comparing")
         async with _Mounted(device, filesystem):
             differing = await _differences(source)
         if not differing:
@@ -89,17 +90,16 @@ class _Mounted:
         kernel.umount2(PLACE, kernel.MNT_DETACH if kind else 0)
 
 
-async def _rsync(source: str, progress: Callable[[float], None], more: tuple[str, ...]) -> None:
+async def _rsync(source: str, progress: Callable[[str], None], more: tuple[str, ...]) -> None:
     def heard(text: bytes) -> None:
         if found := _PROGRESS.findall(text):
-            progress(int(found[-1]) / 100)
+            progress(f"copied {int(found[-1])}%")
 
     argv = ("rsync", *_OPTIONS, *more, "--info=progress2", "--no-inc-recursive", "--")
     try:
         await run(*argv, *_ends(source), timeout=None, allowed=(0, _VANISHED), heard=heard)
     except CommandFailed as error:
         raise ImmudError(f"Not everything could be copied: {_told(error)}") from error
-    progress(1.0)
 
 
 async def _differences(source: str) -> list[str]:

@@ -11,6 +11,7 @@ from immud.child import in_child
 from immud.early.kernel import MNT_DETACH, umount2
 from immud.errors import ImmudError
 from immud.make import copying, enrolment
+from immud.make.below import SYS
 from immud.make.header import NO_SUCH_KEY
 from immud.make.secret import passed
 from immud.make.steps import (
@@ -37,8 +38,8 @@ PARTITION_TYPE = "CA7D7CCB-63ED-4C53-861C-1742536059CC"
 # A slow stick writes its inode tables for minutes.
 MKFS_TIMEOUT = 3600.0
 
-Told = Callable[[Step, float], None]
-"""Told of each step as it begins, with -1.0, and of how far it is, from 0.0 to 1.0."""
+Told = Callable[[Step, str], None]
+"""Told of each step as it begins, with nothing, and then of how far it is, in a few words."""
 
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1", "-L"),
@@ -110,7 +111,7 @@ class _Works:
 
     async def perform(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
-            self.told(step, -1.0)
+            self.told(step, "")
             self.same()
             await self.one(step)
 
@@ -258,10 +259,15 @@ async def mark(volume: str, label: str, stage: Stage) -> None:
     await run("cryptsetup", "config", "--label", label, "--subsystem", stage, volume)
 
 
-async def settle(devnode: str) -> None:
-    """Once the lock is free, have udev look at the drive, and wait until it has."""
-    if UdevWatch(lambda _: None).available:
-        with suppress(ImmudError):
-            await run(
-                "udevadm", "trigger", "--action=change", "--settle", f"--name-match={devnode}"
-            )
+async def settle(target: Target) -> None:
+    """Once the lock is free, have udev look at the drive and its partitions, and wait for that.
+
+    What happened to them during a long copy it has given up looking at.
+    """
+    if not UdevWatch(lambda _: None).available:
+        return
+    where = f"{SYS}/dev/block/{target.number}"
+    inside = [name for name in os.listdir(where) if os.path.exists(f"{where}/{name}/partition")]
+    nodes = [target.devnode, *(f"/dev/{name}" for name in inside)]
+    with suppress(ImmudError):
+        await run("udevadm", "trigger", "--action=change", "--settle", *nodes)
