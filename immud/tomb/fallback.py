@@ -146,8 +146,9 @@ class Fallback:
 
     def _waiting(self) -> str:
         return (
-            f"Tomb {self.config.name} is unlocked, and opens when nobody holds {self.target} "
-            f"as it is without it. In the way: {self._waits_for}."
+            f"Tomb {self.config.name} is unlocked and waits: {self.target}, as it is without it, is "
+            f"in use by {self._waits_for}. It opens when they have ended, or gone elsewhere; "
+            'with on_return = "over" it would open over them.'
         )
 
     def problems(self, *, is_open: bool) -> tuple[Problem, ...]:

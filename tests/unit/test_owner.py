@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -295,3 +296,24 @@ async def test_whoever_answers_the_question_the_opening_stays_read_only(stand: S
     stand.bench.hang = set()
     await stand.owner.open(0, {}, b"secret").wait()
     assert stand.bench.read_only == [False, True, True]
+
+
+async def test_it_is_settled_when_it_is_open_or_waits_for_a_person(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand = Stand(monkeypatch)
+    stand.bench.hang = {"unlock"}
+    stand.there[STICK.key] = STICK
+    stand.owner.config = replace(stand.owner.config, key="/key")
+    assert not stand.owner.settled, "nothing is known yet"
+    stand.owner.start(stand.there)
+    await stand.until(lambda: "unlock" in stand.bench.called)
+    assert not stand.owner.settled
+    stand.owner.config = replace(stand.owner.config, key="ask")
+    assert stand.owner.settled, "who is to answer may have to log in first"
+    stand.owner.config = replace(stand.owner.config, key="/key")
+    stand.bench.hang = set()
+    stand.owner.open(0, {}, b"secret")
+    await stand.reach(TombState.OPEN)
+    assert stand.owner.settled
+    await stand.owner.stop()
