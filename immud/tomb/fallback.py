@@ -146,8 +146,8 @@ class Fallback:
 
     def _waiting(self) -> str:
         return (
-            f"Tomb {self.config.name} is unlocked and waits: {self.target}, as it is without it, is "
-            f"in use by {self._waits_for}. It opens when they have ended, or gone elsewhere; "
+            f"Tomb {self.config.name} is unlocked and waits: {self.target}, as it is without it, "
+            f"is in use by {self._waits_for}. It opens when they have ended, or gone elsewhere; "
             'with on_return = "over" it would open over them.'
         )
 

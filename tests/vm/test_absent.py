@@ -42,7 +42,8 @@ def test_a_home_in_memory_is_worked_in_and_comes_and_goes(vm: VM, home_drive: Dr
     began = vm.run("systemctl", "show", "-P", "InvocationID", "user@1000").stdout
 
     vm.plug(home_drive)
-    vm.wait_until("immud status | tr -d '\\n' | tr -s ' ' | grep -q 'in use by sleep (pid .*shell.service'")
+    who = "in use by sleep (pid .*shell.service"
+    vm.wait_until(f"immud status | tr -d '\\n' | tr -s ' ' | grep -q '{who}'")
     assert (state(vm), shown(vm)) == ("checking", "tmpfs 1")
     assert not vm.succeeds("systemctl", "is-active", "user@1000")
     vm.run("systemctl", "kill", "--signal=SIGKILL", "immud")
