@@ -24,7 +24,6 @@ class MessageId(StrEnum):
     """Every MESSAGE_ID there is; a meaning once given stays (see sd_journal_print(3))."""
 
     PROBLEM = "c96abf705bfe4d839802d2f8fb3f6550"  # a problem appeared in Manager.Problems
-    STATE = "59f74166c3fa4abfbee3e9d05f6c783e"  # Manager.State changed
     TOMB_OPENED = "5b20bdfa5d1c4ae0bc5e3ea4d73e2a72"  # a tomb was opened
     TOMB_CLOSED = "fa2d1f19f4a7449db5c08ea5a07c79f1"  # a tomb was closed
     TOMB_LOST = "058b7c49c9ee4694a64dfaee7979f5c1"  # a drive was pulled while its tomb was open
@@ -39,7 +38,6 @@ class MessageId(StrEnum):
     BUS_LOST = "d7673f93ebf3452fb748d9038de7e6c6"  # the bus went away
     BUS_NAME_TAKEN = "a4ee6e052b684f69a4819f859fa33b5c"  # another process owns org.immud1
     DENIED = "e10a218a746c429c939428fc22350573"  # polkit said no
-    JOB_FAILED = "fcd754196183438089e8c79acb9fc6cc"  # a job failed
     HOOK_FAILED = "3c7d9c5a5b0e4a8d9f0b6c4b9e2f1d70"  # a hook of /etc/immud/hooks.d failed
     SLEEP_OPEN = "b1f0a2f65c0c4c38a6a0e5c3ad9c1d4e"  # the system sleeps with a tomb open after all
     DEFECT = "086a8ec0b4054d188ea34dade20c20b6"  # a defect of immud itself, with a traceback

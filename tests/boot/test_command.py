@@ -47,6 +47,8 @@ def test_a_report_has_what_is_needed_and_no_secret(container: Container) -> None
     assert '"root_read_only": true' in whole
     assert "Layout done" in whole or "immud.service" in whole
     assert "hunter2" not in whole
+    explained = container.run("journalctl", "-b", "-x", "-u", "immud", "--no-pager").stdout
+    assert "Subject: immud is on the bus" in explained
     told = container.run("immud", "debug", "--output", "/var/tmp/report").stdout
     assert "read it before you send it" in told
     assert container.run("stat", "-c", "%a", "/var/tmp/report").stdout == "600\n"

@@ -1,5 +1,6 @@
-"""Man pages and completion, made for real from the tables and judged by groff and bash."""
+"""Man pages, completion and catalog, held against the tables and judged by groff and bash."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from immud.bus import vtable
 from immud.cli.parser import COMMANDS
+from immud.log import MessageId
 
 MAN = Path(__file__).parents[2] / "packaging/man"
 
@@ -87,3 +89,18 @@ def test_commands_options_and_values_are_completed(completion: str) -> None:
     assert complete(completion, "immud", "adopt", "/us") == ["/usr/local"]
     assert complete(completion, "immud", "unlock", "--", "ap") == ["at", "2"]
     assert "/etc" in complete(completion, "immud", "plan", "--root", "/et")
+
+
+def test_the_catalog_explains_every_message_and_no_other() -> None:
+    text = (MAN.parents[1] / "units/immud.catalog").read_text()
+    entries = re.findall(r"^-- ([0-9a-f]{32})\n((?:[A-Z][\w-]+: .*\n)+)\n(.+)", text, re.MULTILINE)
+    assert {number for number, _, _ in entries} == set(MessageId)
+    assert len(entries) == len(MessageId) == text.count("\n-- ")
+    for _, header, _ in entries:
+        assert header.startswith("Subject: ")
+        assert "Defined-By: immud\n" in header
+    # the journal's own fields and those a message of ours has; an empty name would be a stray @
+    assert set(re.findall(r"@(\w*)@", text)) <= {
+        *("IMMUD_TOMB", "IMMUD_PATH", "IMMUD_EXPECTED", "IMMUD_ACTUAL"),
+        *("IMMUD_DEVICE", "IMMUD_CODE", "IMMUD_EVENT"),
+    }
