@@ -45,6 +45,8 @@ class Fallback:
         self._changed = changed
         self._log = log.get(tomb=config.name)
         self._error = self._waits_for = ""
+        self._on_return = config.on_return
+        self._heeded = asyncio.Event()
         self._leaving = False
         # Whether it is in place, as far as it can be.
         self.ready = False
@@ -110,7 +112,7 @@ class Fallback:
 
     def guard(self) -> Guard | None:
         """How to find those who are to be waited for, or None where nobody is."""
-        if self.config.on_return == "over":
+        if self._on_return == "over":
             return None
         table = mountinfo.read()
         if entry := absent.fallback(table, self.target):
@@ -122,15 +124,30 @@ class Fallback:
 
     async def free(self, found: Holders) -> None:
         """Wait until the holders `found` of the fallback have let go, telling who they are."""
-        guard = self.guard()
         try:
-            while found and guard:
+            while found and (guard := self.guard()):
                 if not await self._managers.stop_abandoned(found.cgroups):
                     self._tell(holders.sentence(found.values))
-                    await found.one_ends(AGAIN)
+                    await self._something_happens(found)
                 found = Holders(await in_child(holders.scan, *guard))
         finally:
             self._tell("")
+
+    async def _something_happens(self, found: Holders) -> None:
+        self._heeded.clear()
+        ends = asyncio.ensure_future(found.one_ends(AGAIN))
+        heeded = asyncio.ensure_future(self._heeded.wait())
+        try:
+            await asyncio.wait((ends, heeded), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ends.cancel()
+            heeded.cancel()
+
+    def heed(self, config: TombConfig) -> None:
+        """What is to come of the waiting may be said while it goes on."""
+        if config.on_return != self._on_return:
+            self._on_return = config.on_return
+            self._heeded.set()
 
     def resume(self) -> None:
         """The tomb was mounted or is not going to be: start again what was stopped for it."""
@@ -148,7 +165,7 @@ class Fallback:
         return (
             f"Tomb {self.config.name} is unlocked and waits: {self.target}, as it is without it, "
             f"is in use by {self._waits_for}. It opens when they have ended, or gone elsewhere; "
-            'with on_return = "over" it would open over them.'
+            'to have it opened over them: on_return = "over", and systemctl reload immud.'
         )
 
     def problems(self, *, is_open: bool) -> tuple[Problem, ...]:

@@ -206,10 +206,12 @@ class Holders:
     async def one_ends(self, seconds: float) -> None:
         """Wait until one of them has ended, or for so long."""
         fds = _pidfds({pid for pid, *_ in self._found})
-        if len(fds) == len(self._found):
-            await _ended(fds, seconds, enough=1)
-        for fd in fds:
-            os.close(fd)
+        try:
+            if len(fds) == len(self._found):
+                await _ended(fds, seconds, enough=1)
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     async def end(self, number: int, seconds: float) -> bool:
         """Send `number` to all, wait up to `seconds` for their end; whether all have ended."""

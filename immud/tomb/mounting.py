@@ -111,11 +111,12 @@ class _Mounting:
             raise ImmudError(f"{said}. It cannot even be read; {how}") from error
 
     async def _mount(self, *more: str) -> None:
-        volume, config, guard = self.volume, self.volume.config, self.fallback.guard()
+        volume, config = self.volume, self.volume.config
         options = [*config.options, *more]
         build = partial(mounts.build, self.mapping.devnode, self.fstype, options, config.map)
         try:
             while True:
+                guard = self.fallback.guard()
                 volume.hidden, found = await self.nest.in_turn(
                     mount_unheld, build, volume.target, guard, timeout=300
                 )

@@ -416,6 +416,7 @@ class Owner:
     def reconfigure(self, config: TombConfig, works: Works) -> bool:
         """Take a new configuration; False while the tomb is in use under the old one."""
         if not self.idle:
+            self._works.fallback.heed(config)
             return False
         self.config, self._works = config, works
         works.fallback.ensure()

@@ -260,3 +260,24 @@ def test_who_goes_elsewhere_is_noticed_too(place: Path, monkeypatch: pytest.Monk
 
 def test_over_waits_for_nobody(place: Path) -> None:
     assert waiting(place, "over").guard() is None
+
+
+@in_namespace
+def test_it_may_be_told_not_to_wait_any_longer(place: Path) -> None:
+    ensure(place)
+    waits = waiting(place)
+    guard = waits.guard()
+    assert guard
+
+    async def wait() -> None:
+        free = asyncio.create_task(waits.free(Holders(holders.scan(*guard))))
+        async with asyncio.timeout(5):
+            while not waits.problems(is_open=True):
+                await asyncio.sleep(0.02)
+            waits.heed(TombConfig("home", on_return="over"))
+            await free
+
+    with process("os.chdir(sys.argv[1])", str(place)):
+        asyncio.run(wait())
+    assert waits.guard() is None
+    assert waits.problems(is_open=True) == ()

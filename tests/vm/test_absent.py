@@ -43,7 +43,8 @@ def test_a_home_in_memory_is_worked_in_and_comes_and_goes(vm: VM, home_drive: Dr
 
     vm.plug(home_drive)
     who = "in use by sleep (pid .*shell.service"
-    vm.wait_until(f"immud status | tr -d '\\n' | tr -s ' ' | grep -q '{who}'")
+    waits = f"immud status | tr -d '\\n' | tr -s ' ' | grep -q '{who}'"
+    vm.wait_until(waits)
     assert (state(vm), shown(vm)) == ("checking", "tmpfs 1")
     assert not vm.succeeds("systemctl", "is-active", "user@1000")
     vm.run("systemctl", "kill", "--signal=SIGKILL", "immud")
@@ -62,12 +63,15 @@ def test_a_home_in_memory_is_worked_in_and_comes_and_goes(vm: VM, home_drive: Dr
     assert shown(vm) == "tmpfs 1"
     assert vm.shell("su -l alice -c 'pwd; cat note'") == "/var/home/alice\nsaved\n"
 
-    configure(vm, TABLE + 'on_return = "over"\n')
     vm.shell("systemd-run -q --unit=shell --uid=alice --working-directory=/var/home/alice sleep 99")
-    for _ in range(2):
-        vm.plug(home_drive)
-        wait_for(vm, "open")
-        vm.yank(home_drive)
+    vm.plug(home_drive)
+    vm.wait_until(waits)
+    configure(vm, TABLE + 'on_return = "over"\n')
+    wait_for(vm, "open")
+    vm.yank(home_drive)
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    vm.yank(home_drive)
     wait_for(vm, "absent")
     assert shown(vm) == "tmpfs 1"
     assert vm.succeeds("systemctl", "is-active", "shell"), "it held nothing of the tomb"
