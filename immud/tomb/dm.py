@@ -45,6 +45,11 @@ class Mapping:
     def devnode(self) -> str:
         return f"/dev/mapper/{self.name}"
 
+    @property
+    def nodes(self) -> tuple[str, str]:
+        """All it is called in the mount table: btrfs says whichever it has heard last."""
+        return self.devnode, f"/dev/dm-{self.number.rpartition(':')[2]}"
+
 
 def mappings() -> tuple[Mapping, ...]:
     """All mappings there are. A machine without device mapper has none."""

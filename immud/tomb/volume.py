@@ -72,7 +72,7 @@ class Volume:
         self, found: tuple[dm.Mapping, ...], top: mountinfo.MountEntry | None
     ) -> dm.Mapping | None:
         """btrfs has a device number of its own; its source names the mapping."""
-        return next((m for m in found if top and m.devnode == top.source), None)
+        return next((m for m in found if top and top.source in m.nodes), None)
 
     def base(self, mapping: dm.Mapping) -> str:
         """The `major:minor` of the drive the mapping stands on, empty where that is gone.
@@ -110,5 +110,5 @@ class Volume:
 
     def devices(self, mapping: dm.Mapping) -> list[str]:
         """The numbers the mapping's file system goes by."""
-        sources = {e.dev for e in mountinfo.read() if e.source == mapping.devnode}
+        sources = {e.dev for e in mountinfo.read() if e.source in mapping.nodes}
         return [mapping.number, *sorted(sources - {mapping.number})]

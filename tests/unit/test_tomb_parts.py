@@ -22,6 +22,10 @@ def test_mappings_of_a_tomb_are_known_by_name() -> None:
     assert not dm.belongs("home", "home")
 
 
+def test_a_mapping_has_two_nodes() -> None:
+    assert dm.Mapping("immud-home", "254:3", "x").nodes == ("/dev/mapper/immud-home", "/dev/dm-3")
+
+
 def test_a_stuck_mapping_keeps_its_name() -> None:
     assert dm.free_name("home", set()) == "immud-home"
     assert dm.free_name("home", {"immud-home", "immud-home.2"}) == "immud-home.3"
