@@ -125,6 +125,11 @@ class TombConfig:
     read_only: bool = False
     map: str | tuple[tuple[int, str], ...] = ()
 
+    @property
+    def unwritten(self) -> bool:
+        """Whether nothing is to be written to it, ever."""
+        return self.read_only or "ro" in self.options
+
 
 @dataclass(frozen=True, slots=True)
 class Tripwire:

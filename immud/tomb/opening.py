@@ -31,7 +31,7 @@ async def unlock(
         await recognise(volume, device)
         return
     config = volume.config
-    read_only = read_only or config.read_only or drive.read_only(device.number)
+    read_only = read_only or config.unwritten or drive.read_only(device.number)
     if not config.encrypted:
         name = volume.free_name(device.devnode)
         volume.inner = await plain.open_volume(device, name, config.uuid, read_only=read_only)

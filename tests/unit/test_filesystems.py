@@ -81,6 +81,12 @@ def test_the_configuration_refuses_them_before_there_is_a_drive(option: str) -> 
         rules.options([option])
 
 
+def test_ro_is_another_word_for_read_only() -> None:
+    assert TombConfig("home", options=("noatime", "ro")).unwritten
+    assert TombConfig("home", read_only=True).unwritten
+    assert not TombConfig("home", options=("errors=remount-ro",)).unwritten
+
+
 def test_the_configuration_takes_what_some_file_system_has() -> None:
     for option in (*ATTRIBUTES - {"defaults"}, "compress=zstd:3", "commit=60", "gc_merge", "sync"):
         assert rules.options([option]) == (option,)
