@@ -15,7 +15,7 @@ from immud.lease import record
 from immud.lease.record import Record
 
 GRACE = 30.0
-"""Seconds PID 1 has to do it, after the end of the service's process."""
+"""Seconds PID 1 has to do it, after the end of the process that waited for the lease's."""
 
 
 class Leases:
@@ -26,7 +26,7 @@ class Leases:
         self._changed = changed
         self._directory = directory
         self._inotify: Inotify | None = None
-        self._holders: dict[str, int] = {}
+        self._watchers: dict[str, int] = {}
 
     def start(self) -> None:
         os.makedirs(self._directory, mode=0o755, exist_ok=True)
@@ -40,7 +40,7 @@ class Leases:
         if self._inotify:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
-        for id in tuple(self._holders):
+        for id in tuple(self._watchers):
             self._forget(id)
 
     def _readable(self) -> None:
@@ -56,22 +56,22 @@ class Leases:
                 if lease := record.read(id, self._directory):
                     found[id] = lease
         before, self.by_id = self.by_id, found
-        for id in self._holders.keys() - found.keys():
+        for id in self._watchers.keys() - found.keys():
             self._forget(id)
-        for id in found.keys() - self._holders.keys():
+        for id in found.keys() - self._watchers.keys():
             self._follow(found[id])
         if before.keys() != found.keys():
             self._changed()
 
     def _follow(self, lease: Record) -> None:
-        """Be told of the end of the service's process."""
+        """Be told of the end of the process that ends with it."""
         loop = asyncio.get_running_loop()
         try:
-            fd = os.pidfd_open(lease.holder)
+            fd = os.pidfd_open(lease.watcher)
         except OSError:
             loop.call_later(GRACE, self._tidy, lease.id)
             return
-        self._holders[lease.id] = fd
+        self._watchers[lease.id] = fd
 
         def ended() -> None:
             self._forget(lease.id)
@@ -80,12 +80,12 @@ class Leases:
         loop.add_reader(fd, ended)
 
     def _forget(self, id: str) -> None:
-        if (fd := self._holders.pop(id, -1)) >= 0:
+        if (fd := self._watchers.pop(id, -1)) >= 0:
             asyncio.get_running_loop().remove_reader(fd)
             os.close(fd)
 
     def _tidy(self, id: str) -> None:
-        if id in self.by_id and id not in self._holders:
+        if id in self.by_id and id not in self._watchers:
             log.get(lease=id).warning(
                 f"The lease {id} ended without a word; it is taken off the record.",
                 message_id=log.MessageId.LEASE_ENDED,

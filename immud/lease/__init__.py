@@ -7,12 +7,12 @@ control: the process that asked becomes the command. What ends with it is a
 transient service, whose control group it has joined:
 
     who asks                      the watcher               the service's process
-    unshare
     StartTransientUnit -------------------------------->    a shell, which reads a pipe
-    joins the control group
+    unshare
     forks ----------------------> holds the pipe open,
-    writes the record             waits for the end
-    makes / and /usr writable     of who asks
+    both join the control group   waits for the end
+    writes the record             of who asks
+    makes / and /usr writable
     executes the command
     ends -----------------------> ends -------------------> ends
                                                             PID 1 kills what is left, and

@@ -8,6 +8,7 @@ from immud.lease import journal, record, wire
 
 STOP_SECONDS = 5
 """From SIGTERM to SIGKILL for what is left when a lease ends."""
+SLICE = "system.slice"
 NO_LOGIN = 0xFFFFFFFF  # /proc/PID/loginuid of who never logged in
 
 
@@ -47,15 +48,18 @@ def begin(
     legacy = process.is_legacy()
     try:
         watched = os.pidfd_open(lease.pid)
-        service = Service(lease, seconds)
+        reading, line = os.pipe2(os.O_CLOEXEC)
+        body = (lease.unit, "fail", properties(seconds, lease.id), ())
+        call = wire.Call("StartTransientUnit", "ssa(sv)a(sa(sv))", body, (reading,))
+        os.close(reading)
         # PID 1 is at work; what is left to import takes a tenth of its time.
         from immud.lease import namespace  # noqa: PLC0415
 
         lease.trial = namespace.is_image()
         lease.mnt_ns = namespace.leave(legacy)
-        lease.holder = service.started()
-        join(lease.holder)
-        lease.watcher = watch(watched, service.line)
+        lease.watcher = watch(watched, line)
+        call.started(lease.unit)
+        join(lease.unit, lease.watcher, os.getpid())
         # On record before anything is writable, so that nobody takes it for tampering.
         record.write(lease)
         namespace.loosen(f"{record.DIRECTORY}/{lease.id}", legacy)
@@ -75,31 +79,6 @@ def locked() -> tuple[str, ...]:
 def _now() -> int:
     # The clock the kernel stamps files with: a finer one would be ahead of it.
     return time.clock_gettime_ns(getattr(time, "CLOCK_REALTIME_COARSE", 5)) // 1000
-
-
-class Service:
-    """The service of a lease, asked for. It lasts as long as the pipe's end `line` is open."""
-
-    def __init__(self, lease: record.Record, seconds: float) -> None:
-        self._unit = lease.unit
-        reading, self.line = os.pipe2(os.O_CLOEXEC)
-        self._said, saying = os.pipe2(os.O_CLOEXEC)
-        try:
-            body = (lease.unit, "fail", properties(lease, seconds), ())
-            signature = "ssa(sv)a(sa(sv))"
-            self._call = wire.Call("StartTransientUnit", signature, body, (reading, saying))
-        finally:
-            os.close(reading)
-            os.close(saying)
-
-    def started(self) -> int:
-        """Wait until it is there; its process. Raises Failed, Refused or OSError."""
-        self._call.answer()
-        pid = os.read(self._said, 32).strip()
-        os.close(self._said)
-        if not pid:
-            raise wire.Failed(f"{self._unit} did not start; see: journalctl -u {self._unit}")
-        return int(pid)
 
 
 def watch(pidfd: int, line: int) -> int:
@@ -143,18 +122,18 @@ def _wait(pidfd: int, line: int) -> None:
     waiting.poll()
 
 
-def properties(lease: record.Record, seconds: float) -> list[tuple[str, tuple[str, object]]]:
+def properties(seconds: float, id: str) -> list[tuple[str, tuple[str, object]]]:
     """The service, as systemd.service(5) has it. Everybody can see it: no command is in it."""
 
     def run(*argv: str, may_fail: bool = False) -> tuple[str, list[str], bool]:
         return argv[0], list(argv), may_fail
 
     hold = run("/usr/lib/immud/lease-hold")
-    end = run(*process.command("lease-end", lease.id), may_fail=True)
+    end = run(*process.command("lease-end", id), may_fail=True)
     # Should the interpreter be what the command has broken.
-    tidy = run("/bin/rm", "-rf", f"{record.DIRECTORY}/{lease.id}", may_fail=True)
+    tidy = run("/bin/rm", "-rf", f"{record.DIRECTORY}/{id}", may_fail=True)
     return [
-        ("Description", ("s", f"Lease {lease.id}: / and /usr writable for one command")),
+        ("Description", ("s", f"Lease {id}: / and /usr writable for one command")),
         ("Documentation", ("as", ["man:immud(1)"])),
         # Not behind basic.target, so that a lease can be had early in the boot too.
         ("DefaultDependencies", ("b", False)),
@@ -162,10 +141,10 @@ def properties(lease: record.Record, seconds: float) -> list[tuple[str, tuple[st
         ("Before", ("as", ["shutdown.target"])),
         ("CollectMode", ("s", "inactive-or-failed")),
         ("Type", ("s", "simple")),
+        ("Slice", ("s", SLICE)),
         ("ExecStart", ("a(sasb)", [hold])),
         ("ExecStopPost", ("a(sasb)", [end, tidy])),
         ("StandardInputFileDescriptor", ("h", 0)),
-        ("StandardOutputFileDescriptor", ("h", 1)),
         # Processes that come from elsewhere may only join a delegated control group.
         ("Delegate", ("b", True)),
         ("KillMode", ("s", "control-group")),
@@ -176,17 +155,16 @@ def properties(lease: record.Record, seconds: float) -> list[tuple[str, tuple[st
     ]
 
 
-def join(holder: int) -> None:
-    """Move this process into the control group of the service `holder` is the process of."""
-    with open(f"/proc/{holder}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        for line in file:
-            if line.startswith("0::"):
-                group = line[3:].rstrip("\n")
-                break
-        else:
-            raise wire.Failed("a lease needs the unified control group hierarchy (cgroup v2)")
-    with open(f"/sys/fs/cgroup{group}/cgroup.procs", "w", encoding="ascii") as procs:
-        procs.write("0")
+def join(unit: str, *pids: int) -> None:
+    """Move these processes into the control group of a service that has started."""
+    with open("/proc/1/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        group = next((line[3:].rstrip("\n") for line in file if line.startswith("0::")), "")
+    if not group:
+        raise wire.Failed("a lease needs the unified control group hierarchy (cgroup v2)")
+    above = "/sys/fs/cgroup" + group.removesuffix("/init.scope").rstrip("/")
+    for pid in pids:
+        with open(f"{above}/{SLICE}/{unit}/cgroup.procs", "w", encoding="ascii") as procs:
+            procs.write(str(pid))
 
 
 def _announce(lease: record.Record) -> None:

@@ -11,21 +11,20 @@ import time
 DIRECTORY = "/run/immud/leases"  # also immud.early.namespaces.LEASES
 PUBLIC = ("who", "why", "since", "unit", "mnt-ns", "trial")
 _FOR_ALL = 0o755  # whatever the umask of who asks
-_PRIVATE = ("until", "command", "pid", "holder", "watcher")
+_PRIVATE = ("until", "command", "pid", "watcher")
 
 
 class Record:
     """One lease.
 
     `who` is a user id; `since` and `until` are CLOCK_REALTIME microseconds (`until` 0: as long
-    as the command takes); `pid` is the process it lasts as long as, `holder` the service's own and
-    `watcher` one that is in the mount namespace `mnt_ns` (an inode number) as long as that is
-    there. `trial` says that nothing written to /usr stays.
+    as the command takes); `pid` is the process it lasts as long as, `watcher` the one that waits
+    for its end, in the mount namespace `mnt_ns` (an inode number) and the service's control
+    group. `trial` says that nothing written to /usr stays.
     """
 
     __slots__ = (
         "command",
-        "holder",
         "id",
         "mnt_ns",
         "pid",
@@ -51,7 +50,6 @@ class Record:
         mnt_ns: int = 0,
         trial: bool = False,
         pid: int = 0,
-        holder: int = 0,
         watcher: int = 0,
     ) -> None:
         self.id = id
@@ -64,7 +62,6 @@ class Record:
         self.mnt_ns = mnt_ns
         self.trial = trial
         self.pid = pid
-        self.holder = holder
         self.watcher = watcher
 
     def __eq__(self, other: object) -> bool:
@@ -115,7 +112,7 @@ def read(id: str, directory: str = DIRECTORY) -> Record | None:
         return None
     numbers = {
         name.replace("-", "_"): int(found[name])
-        for name in ("who", "since", "until", "mnt-ns", "pid", "holder", "watcher")
+        for name in ("who", "since", "until", "mnt-ns", "pid", "watcher")
     }
     return Record(
         id,

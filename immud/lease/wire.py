@@ -122,7 +122,7 @@ def message(member: str, signature: str, body: tuple[object, ...], fds: int = 0)
 
 
 class Call:
-    """A call of PID 1's manager, on its way: `answer` waits for the end of it.
+    """A call of PID 1's manager, on its way: `started` waits for what comes of it.
 
     Raises OSError where nobody listens.
     """
@@ -135,6 +135,7 @@ class Call:
         fds: tuple[int, ...] = (),
         path: str = SOCKET,
     ) -> None:
+        self._data = b""
         self._connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         try:
             self._send(path, message(member, signature, body, len(fds)), fds)
@@ -161,12 +162,44 @@ class Call:
         if sent < len(data):
             connection.sendall(data[sent:])
 
-    def answer(self) -> None:
-        """Wait until PID 1 has said yes. Raises Refused, or OSError where it says nothing."""
+    def started(self, unit: str) -> None:
+        """Wait until PID 1 has said yes, and then until the unit's job has ended.
+
+        Raises Refused, or OSError where it says nothing. JobRemoved comes without asking over
+        this socket, since whoever is on it is a friend.
+        """
+        answered = False
         try:
-            _answer(self._connection)
+            while True:
+                kind, head, body = self._next()
+                if kind == _ERROR:
+                    text = body[4:].rstrip(b"\0").decode(errors="replace")
+                    raise Refused(text or "it gave no reason")
+                if kind != _SIGNAL:
+                    answered = True
+                elif answered and b"JobRemoved\0" in head and unit.encode() + b"\0" in body:
+                    if not body.endswith(b"done\0"):
+                        raise Refused(f"its job ended otherwise; see: journalctl -u {unit}")
+                    return
         finally:
             self._connection.close()
+
+    def _next(self) -> tuple[int, bytes, bytes]:
+        """The type, header and body of the next message."""
+        self._read(16)
+        order = "little" if self._data[:1] == b"l" else "big"
+        body = int.from_bytes(self._data[4:8], order)  # type: ignore[arg-type]
+        fields = int.from_bytes(self._data[12:16], order)  # type: ignore[arg-type]
+        begin = 16 + fields + -fields % 8
+        if begin + body > _MESSAGE_MAX:
+            raise OSError("PID 1 sent something that is no answer")
+        self._read(begin + body)
+        data, self._data = self._data[: begin + body], self._data[begin + body :]
+        return data[1], data[:begin], data[begin:]
+
+    def _read(self, size: int) -> None:
+        while len(self._data) < size:
+            self._data += _more(self._connection, 65536)
 
 
 def _more(connection: _socket.socket, size: int) -> bytes:
@@ -174,26 +207,3 @@ def _more(connection: _socket.socket, size: int) -> bytes:
     if not data:
         raise OSError("PID 1 closed the connection")
     return data
-
-
-def _answer(connection: _socket.socket) -> None:
-    """Read until a reply comes; signals of the manager, which come unasked, are passed over."""
-    data = b""
-    while True:
-        while len(data) < 16:
-            data += _more(connection, 65536)
-        order = "little" if data[:1] == b"l" else "big"
-        kind = data[1]
-        body = int.from_bytes(data[4:8], order)  # type: ignore[arg-type]
-        fields = int.from_bytes(data[12:16], order)  # type: ignore[arg-type]
-        begin = 16 + fields + -fields % 8
-        if begin + body > _MESSAGE_MAX:
-            raise OSError("PID 1 sent something that is no answer")
-        while len(data) < begin + body:
-            data += _more(connection, 65536)
-        if kind == _ERROR:
-            text = data[begin + 4 : begin + body].rstrip(b"\0").decode(errors="replace")
-            raise Refused(text or "it gave no reason")
-        if kind != _SIGNAL:
-            return
-        data = data[begin + body :]

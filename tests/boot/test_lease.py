@@ -125,10 +125,12 @@ def test_on_record_while_it_lasts_and_seen_by_nobody(machine: Container) -> None
     machine.run(*described, "org.immud1.Lease", "End")
 
 
-@pytest.mark.parametrize("who", ["pid", "holder", "watcher"])
+@pytest.mark.parametrize(
+    "who", ["cat {}/pid", "cat {}/watcher", "systemctl show --value -p MainPID $(cat {}/unit)"]
+)
 def test_kill_any_of_it_and_all_of_it_is_gone(machine: Container, who: str) -> None:
     machine.run("sh", "-c", LONG)
-    machine.run("sh", "-c", f"kill -9 $(cat {LEASES}/*/{who})")
+    machine.run("sh", "-c", f"kill -9 $({who.format(LEASES + '/*')})")
 
 
 def test_its_time_is_up(machine: Container) -> None:

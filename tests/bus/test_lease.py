@@ -92,11 +92,11 @@ async def test_records_that_come_and_go_are_noticed(
 ) -> None:
     monkeypatch.setattr(leases, "GRACE", 0.2)
     place, seen = str(tmp_path / "leases"), asyncio.Event()
-    holder = subprocess.Popen(["sleep", "100"])
+    watcher = subprocess.Popen(["sleep", "100"])
     found = Leases(seen.set, place)
     found.start()
     try:
-        first = Record("b1", command=("x",), holder=holder.pid)
+        first = Record("b1", command=("x",), watcher=watcher.pid)
         record.write(first, place)
         await until(seen)
         assert found.by_id == {"b1": first}
@@ -107,8 +107,8 @@ async def test_records_that_come_and_go_are_noticed(
         # The service's process ended, and nobody took the lease off the record.
         record.write(first, place)
         await until(seen)
-        holder.kill()
-        holder.wait()
+        watcher.kill()
+        watcher.wait()
         await until(seen)
         assert (found.by_id, os.listdir(place)) == ({}, [])
 
@@ -121,5 +121,5 @@ async def test_records_that_come_and_go_are_noticed(
         assert found.by_id == {}
     finally:
         found.close()
-        holder.kill()
-        holder.wait()
+        watcher.kill()
+        watcher.wait()

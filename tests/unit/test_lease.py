@@ -86,24 +86,38 @@ def answering(tmp_path: Path, answer: bytes) -> str:
     return str(tmp_path / "private")
 
 
-def reply(kind: int, text: str) -> bytes:
-    """A signal, an error or a return with `text` as its body."""
-    data = bytearray(wire.message("X", "s", (text,)))
+def reply(kind: int, *texts: str, member: str = "X") -> bytes:
+    """A signal, an error or a return with `texts` as its body."""
+    data = bytearray(wire.message(member, "s" * len(texts), texts))
     data[1] = kind
     return bytes(data)
 
 
-def test_answers_of_pid_1(tmp_path: Path) -> None:
-    call = ("StartTransientUnit", SIGNATURE, BODY)
-    unasked = reply(4, "a signal") + reply(4, "another signal")
-    wire.Call(*call, path=answering(tmp_path, unasked + reply(2, "/job"))).answer()
-    (tmp_path / "private").unlink()
-    path = answering(tmp_path, unasked + reply(3, "there is such a unit"))
-    with pytest.raises(wire.Refused, match="there is such a unit"):
-        wire.Call(*call, path=path).answer()
-    (tmp_path / "private").unlink()
-    with pytest.raises(OSError, match="closed the connection"):
-        wire.Call(*call, path=answering(tmp_path, unasked + reply(2, "")[:9])).answer()
+def removed(unit: str, result: str) -> bytes:
+    """PID 1's word on a job that has ended."""
+    return reply(4, "/job", unit, result, member="JobRemoved")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (reply(2, "/job") + removed("x.service", "done"), ""),
+        (reply(2, "/job") + removed("x.service", "failed"), "its job"),
+        (reply(2, "/job") + removed("y.service", "done"), "closed the connection"),
+        (reply(3, "there is such a unit"), "there is such a unit"),
+        (reply(2, "")[:9], "closed the connection"),
+    ],
+)
+def test_answers_of_pid_1(tmp_path: Path, answer: bytes, said: str) -> None:
+    unasked = reply(4, "a signal") + removed("x.service", "done")
+    call = wire.Call(
+        "StartTransientUnit", SIGNATURE, BODY, path=answering(tmp_path, unasked + answer)
+    )
+    if not said:
+        call.started("x.service")
+        return
+    with pytest.raises((wire.Refused, OSError), match=said):
+        call.started("x.service")
 
 
 def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> None:
@@ -119,7 +133,6 @@ def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> N
         mnt_ns=4026531840,
         trial=True,
         pid=12,
-        holder=13,
         watcher=14,
     )
     before = os.umask(0o077)
@@ -131,7 +144,7 @@ def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> N
     assert record.read("1f", place) == lease
     modes = {path.name: path.stat().st_mode & 0o777 for path in Path(place, "1f").iterdir()}
     assert {name for name, mode in modes.items() if mode == 0o600} == {
-        *("until", "command", "pid", "holder", "watcher")
+        *("until", "command", "pid", "watcher")
     }
     assert Path(place, "1f").stat().st_mode & 0o777 == 0o755
     assert Path(place, "1f", "mnt-ns").read_text() == "4026531840\n"
@@ -204,10 +217,8 @@ def test_plain_arguments_mean_what_the_parser_says_they_mean(
         assert ran == [taken, taken]
 
 
-def test_what_everybody_may_ask_of_the_unit_has_no_command_in_it() -> None:
-    lease = record.Record("1f", command=("secret-thing",), why="w", unit="u.service")
-    properties = begin.properties(lease, 600)
-    assert "secret-thing" not in repr(properties)
+def test_the_service_has_the_time_limit() -> None:
+    properties = begin.properties(600, "1f")
     assert ("RuntimeMaxUSec", ("t", 600_000_000)) in properties
     assert LAUNCHER in repr(properties)
 
