@@ -3,6 +3,7 @@
 import os
 
 from tests.boot.test_layout import failures, healthy
+from tests.support import debs
 from tests.support.container import Container
 from tests.support.layout import complaints
 
@@ -123,7 +124,30 @@ def test_usr_from_an_image(container: Container) -> None:
     assert container.run("cat", "/usr/origin").stdout == "image\n"
     assert complaints(container) == []
     assert container.mounts("/usr")[-1][2] == "erofs"
+    a_lease_is_a_trial(container)
     assert failures(container, container.poweroff()) == set()
+
+
+def a_lease_is_a_trial(machine: Container) -> None:
+    """Packages are changed in one alone, and not for long."""
+    debs.make(machine, "hello", {"usr/bin/hello": "hello\n"})
+    deb = f"{debs.REPOSITORY}/hello_1_all.deb"
+    database = ("sh", "-c", "cat /var/lib/dpkg/status /var/lib/dpkg/info/* | sha256sum")
+    before = machine.run(*database).stdout
+    refused = machine.run("dpkg", "-i", deb, check=False)
+    assert refused.status != 0
+    assert "/usr is an image" in refused.stderr
+    assert f"immud unlock -- dpkg -i {deb}\n" in refused.stderr
+    assert machine.run(*database).stdout == before
+    script = f"dpkg -i {deb}; cat /usr/bin/hello; dpkg -s hello; rm /usr/origin; ! ls /usr/origin"
+    told = machine.run("immud", "unlock", "--", "sh", "-ec", script)
+    assert "Status: install ok installed" in told.stdout
+    machine.wait_until("sh", "-c", "! systemctl --plain list-units 'immud-lease-*' | grep -q Lease")
+    assert machine.run("cat", "/usr/origin").stdout == "image\n"
+    assert not machine.succeeds("test", "-e", "/usr/bin/hello")
+    assert not machine.succeeds("dpkg", "-s", "hello")
+    assert machine.run(*database).stdout == before
+    assert complaints(machine) == []
 
 
 def test_usr_from_an_image_with_another_systemd(container: Container) -> None:
