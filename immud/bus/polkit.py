@@ -10,7 +10,6 @@ from immud.errors import InteractiveAuthorizationRequired, NotAuthorized
 
 MANAGE_TOMBS = "org.immud1.manage-tombs"
 MANAGE_SYSTEM = "org.immud1.manage-system"
-UNLOCK = "org.immud1.unlock"
 
 AUTHORITY = "org.freedesktop.PolicyKit1"
 AUTHORITY_PATH = "/org/freedesktop/PolicyKit1/Authority"

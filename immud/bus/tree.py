@@ -129,7 +129,7 @@ class Tree:
     async def _end_lease(self, call: Call, given: Record) -> None:
         call.uid = await self._authority.uid(call)
         if call.uid != given.who:
-            await self._authority.authorize(call, polkit.UNLOCK)
+            await self._authority.authorize(call, polkit.MANAGE_SYSTEM)
         await self._service.end_lease(given.id)
 
     def _tell_finding(self, member: str, told: Finding) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from immud.errors import ImmudError, UsageError
+from immud.errors import ImmudError, NotAuthorized, UsageError
 from immud.lease import begin, wire
 
 TYPE_CHECKING = False  # see immud.errors
@@ -51,7 +51,7 @@ def run(command: list[str], *, limit: str, reason: str) -> NoReturn:
         command = [_shell()]
     program = _find(command[0])
     if os.geteuid() != 0:
-        raise UsageError(f"immud unlock needs root; try: sudo immud unlock -- {command[0]} ...")
+        _ask_polkit(["--for", limit] * bool(limit) + ["--reason", reason] * bool(reason), command)
     if begin.locked():
         try:
             lease = begin.begin(tuple(command), reason=reason, seconds=seconds)
@@ -59,6 +59,22 @@ def run(command: list[str], *, limit: str, reason: str) -> NoReturn:
             raise ImmudError(f"{error}; nothing was run") from None
         os.environ["IMMUD_LEASE"] = lease.id
     _become(program, command)
+
+
+def _ask_polkit(options: list[str], command: list[str]) -> NoReturn:
+    """Become root by way of pkexec(1), which asks polkit for org.immud1.unlock.
+
+    It keeps the terminal, and the session, that the command is to have.
+    """
+    given = ["immud", "unlock", *options, "--", *command]
+    try:
+        pkexec = _find("pkexec")
+    except NotFound:
+        from shlex import join  # noqa: PLC0415 - only here
+
+        text = f"a lease is for root, and pkexec is not installed; try: sudo {join(given)}"
+        raise NotAuthorized(text) from None
+    _become(pkexec, ["pkexec", "--keep-cwd", "/usr/bin/immud", *given[1:]])
 
 
 def _become(program: str, command: list[str]) -> NoReturn:

@@ -13,13 +13,17 @@ NO_LOGIN = 0xFFFFFFFF  # /proc/PID/loginuid of who never logged in
 
 
 def who() -> int:
-    """Who asks: the user who logged in, whatever sudo or su they came through since."""
+    """Who asks: the user who logged in, whatever they came through since."""
     try:
         with open("/proc/self/loginuid", encoding="ascii") as file:
             login = int(file.read())
     except (OSError, ValueError):
         login = NO_LOGIN
-    return os.getuid() if login == NO_LOGIN else login
+    if login != NO_LOGIN:
+        return login
+    # Who is root already can put anything there, and anywhere else.
+    given = os.environ.get("PKEXEC_UID") or os.environ.get("SUDO_UID") or ""
+    return int(given) if given.isdecimal() else os.getuid()
 
 
 def begin(

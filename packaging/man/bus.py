@@ -20,7 +20,7 @@ Everybody may read; what changes something asks polkit: who sits at the machine 
 close tombs
 .RB ( org.immud1.manage\\-tombs ),
 all else is for administrators
-.RB ( org.immud1.manage\\-system " and " org.immud1.unlock ).
+.RB ( org.immud1.manage\\-system ).
 Options in
 .I a{sv}
 that are not known are an error.

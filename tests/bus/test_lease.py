@@ -73,7 +73,7 @@ async def test_who_has_it_ends_it_and_others_need_polkit(
     authority = await bus.peer("polkit_peer.py", "no")
     await bus.busctl("call", *LEASE, "End", uid=DAEMON, status=1)
     assert authority.stdout is not None
-    assert (await authority.stdout.readline()).decode().split()[0] == polkit.UNLOCK
+    assert (await authority.stdout.readline()).decode().split()[0] == polkit.MANAGE_SYSTEM
     assert "a1" in service.now_leases
     await bus.busctl("call", *LEASE, "End", uid=NOBODY)
     assert service.now_leases == {}

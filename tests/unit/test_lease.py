@@ -1,5 +1,6 @@
 """A lease's parts that need no kernel: what is sent to PID 1, what is on record, what is typed."""
 
+import io
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from immud.cli import unlock
 from immud.early.process import LAUNCHER
-from immud.errors import UsageError
+from immud.errors import NotAuthorized, UsageError
 from immud.lease import begin, end, journal, record, wire
 from immud.log import MessageId
 
@@ -221,6 +222,54 @@ def test_the_service_has_the_time_limit() -> None:
     properties = begin.properties(600, "1f")
     assert ("RuntimeMaxUSec", ("t", 600_000_000)) in properties
     assert LAUNCHER in repr(properties)
+
+
+def test_who_is_not_root_asks_polkit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    became: list[tuple[str, list[str]]] = []
+
+    def execv(program: str, argv: list[str]) -> None:
+        became.append((program, argv))
+        raise OSError
+
+    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "pkexec").write_text("")
+    (tmp_path / "pkexec").chmod(0o755)
+    with pytest.raises(unlock.NotFound):
+        unlock.run(["true", "--x"], limit="5m", reason="two words")
+    argv = ["pkexec", "--keep-cwd", "/usr/bin/immud", "unlock", "--for", "5m", "--reason"]
+    assert became == [(str(tmp_path / "pkexec"), [*argv, "two words", "--", "true", "--x"])]
+
+    def found(name: str) -> str:
+        if name == "pkexec":
+            raise unlock.NotFound("no")
+        return name
+
+    monkeypatch.setattr(unlock, "_find", found)
+    with pytest.raises(NotAuthorized, match="try: sudo immud unlock --reason 'a b' -- true"):
+        unlock.run(["true"], limit="", reason="a b")
+
+
+@pytest.mark.parametrize(
+    ("login", "environment", "who"),
+    [
+        ("1001\n", {"SUDO_UID": "5"}, 1001),
+        ("4294967295\n", {"SUDO_UID": "5"}, 5),
+        ("4294967295\n", {"PKEXEC_UID": "6", "SUDO_UID": "5"}, 6),
+        ("4294967295\n", {"SUDO_UID": "x"}, os.getuid()),
+        ("4294967295\n", {}, os.getuid()),
+    ],
+)
+def test_who_asks_is_who_logged_in(
+    monkeypatch: pytest.MonkeyPatch, login: str, environment: dict[str, str], who: int
+) -> None:
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(login))
+    for name in ("SUDO_UID", "PKEXEC_UID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert begin.who() == who
 
 
 def test_files_that_changed(tmp_path: Path) -> None:
