@@ -50,6 +50,7 @@ class Company:
         self._told = told
         self._on_bus = asyncio.Event()
         self._turns: dict[str, asyncio.Task[None]] = {}
+        self._open: set[str] = set()
         self._leaving: dict[str, tuple[About, Event]] = {}
 
     @property
@@ -72,6 +73,7 @@ class Company:
         `attach` puts its binds in place where they are not.
         """
         self._leaving.pop(about.name, None)
+        self._open.add(about.name)
         self._turn(about.name, self._welcome(about, attach))
 
     def closed(self, about: About, *, polite: bool) -> Awaitable[None]:
@@ -79,10 +81,13 @@ class Company:
 
         Raises HookFailed where a hook says that it is not to be closed now.
         """
-        self._leaving[about.name] = (about, Event.CLOSED if polite else Event.LOST)
+        self._open.discard(about.name)
+        # Without a bus nobody was told that it is open.
+        if told := self._on_bus.is_set():
+            self._leaving[about.name] = (about, Event.CLOSED if polite else Event.LOST)
         for target in _targets(about):
             self._targets.want(target, up=False)
-        if not polite and (running := self._turns.get(about.name)):
+        if not (polite and told) and (running := self._turns.get(about.name)):
             running.cancel()
         return self._turn(about.name, self._farewell(about, polite=polite))
 
@@ -105,17 +110,14 @@ class Company:
         before = self._turns.get(name)
 
         async def run() -> None:
-            try:
-                if before is not None:
-                    await asyncio.wait((before,))
-            except asyncio.CancelledError:
-                # A coroutine that is never awaited complains of that.
-                step.close()
-                raise
+            if before is not None:
+                await asyncio.wait((before,))
             await step
 
         task = asyncio.get_running_loop().create_task(run(), name=f"company of tomb {name}")
         task.add_done_callback(_ended)
+        # A coroutine that is never awaited complains of that, and a task may not even begin.
+        task.add_done_callback(lambda _: step.close())
         self._turns[name] = task
         return task
 
@@ -124,7 +126,8 @@ class Company:
         if self._is_news(about):
             await self._run(Event.OPENED, about)
             self._remember(about)
-        for target in _targets(about):
+        # A hook takes its time, and it may be on its way out again.
+        for target in _targets(about) if about.name in self._open else ():
             self._targets.want(target, up=True)
 
     async def _farewell(self, about: About, *, polite: bool) -> None:

@@ -186,6 +186,36 @@ async def test_a_daemon_that_comes_back_tells_nobody_again(stage: Stage) -> None
         task.cancel()
 
 
+async def test_closed_while_the_first_hooks_are_run(stage: Stage) -> None:
+    stage.hook("opened", "first")
+    stage.hook("closed", "last")
+    await stage.connect()
+    stage.company.opened(ABOUT, nothing)
+    closing = stage.company.closed(ABOUT, polite=True)
+    # The target goes down, and does not come up when the hook has ended.
+    assert {await stage.hook_asked(), await stage.hook_asked()} == {
+        "immud-hook-my-tomb-opened-first.service",
+        TARGET.split(maxsplit=1)[0],
+    }
+    await closing
+    stage.company.look({})
+    assert "closed-last" in await stage.hook_asked()
+    await stage.nothing_asked()
+
+
+async def test_closed_before_anybody_could_be_told(stage: Stage) -> None:
+    stage.hook("opened", "never")
+    stage.hook("closed", "never")
+    stage.company.opened(ABOUT, nothing)
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await stage.company.closed(ABOUT, polite=True)
+    stage.company.look({})
+    await stage.connect()
+    assert await stage.asked() == TARGET
+    await stage.nothing_asked()
+
+
 async def test_without_a_bus_only_a_closing_is_refused(stage: Stage) -> None:
     stage.company.opened(ABOUT, nothing)
     await stage.company.closed(ABOUT, polite=True)
