@@ -2,6 +2,7 @@
 
 from immud.adopt.facts import Entry, Kind, Mounted, Observed, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
+from immud.tomb import absent
 
 
 def system(observed: Observed) -> None:
@@ -70,6 +71,12 @@ def mounts(fact: RowFacts) -> None:
 def over(fact: RowFacts) -> None:
     """Raise where something is mounted on the row's directory: a tomb, most likely."""
     if fact.over and not fact.volatile:
+        if fact.over.source == absent.SOURCE:
+            raise Busy(
+                f"{fact.row.directory} is in memory, for as long as a tomb is away: copy from it "
+                f"what is to be kept, log everybody out, umount {fact.row.directory}, and run this "
+                "again"
+            )
         raise Busy(
             f"{_device(fact.over)} is mounted at {fact.row.directory}: close the tomb "
             f"(immud close), or unmount it, and run this again"

@@ -224,6 +224,13 @@ def test_a_tomb_at_home_keeps_release_away() -> None:
         release_steps((HOME,), observed(fact))
 
 
+def test_homes_in_memory_keep_release_away_too() -> None:
+    link = Entry(Kind.LINK, content="var/home")
+    fact = RowFacts(HOME, link, Entry(Kind.DIRECTORY), over=Mounted("immud-absent", "tmpfs"))
+    with pytest.raises(Busy, match="copy from it what is to be kept"):
+        release_steps((HOME,), observed(fact))
+
+
 def test_a_released_directory_stays_writable_on_a_read_only_root() -> None:
     link = Entry(Kind.LINK, content="var/home")
     fact = RowFacts(HOME, link, DATA, path_parent=Parent("/", read_only=True))
