@@ -25,10 +25,11 @@ from immud.watch.authors import Authors
 from immud.watch.names import NameWatch, ServiceWatch
 from immud.watch.table import Newcomers, Reading
 
-# Seconds from a change of the table to a look at all of it, for what the quick look cannot see,
-# and from the start of a service to a look into namespaces: one look for all meanwhile.
-THOROUGH = 30.0
-NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 10.0
+# Seconds from a change of the table to a look at all of it, for what the quick look cannot see;
+# and from the start of a service to a look into namespaces, then to one more. Each is one look
+# for all that happens meanwhile.
+THOROUGH = 5.0
+NAMESPACES_FIRST, NAMESPACES_AGAIN = 1.0, 5.0
 CHILD_TIMEOUT = 60.0
 # In a storm of changes only the last so many are asked who made them.
 ACTS = 8
@@ -78,6 +79,7 @@ class Guard:
         self._thorough: asyncio.TimerHandle | None = None
         self._survey: asyncio.TimerHandle | None = None
         self._surveyed = float("-inf")
+        self._looks_due = 0
         self._surveying: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -192,6 +194,11 @@ class Guard:
     # Other namespaces
 
     def _service_started(self) -> None:
+        # Soon, and once more when it has had time to do what it does as it starts.
+        self._looks_due = 2
+        self._plan_survey()
+
+    def _plan_survey(self) -> None:
         if not self._survey:
             loop = asyncio.get_running_loop()
             again = self._surveyed + NAMESPACES_AGAIN - loop.time()
@@ -199,6 +206,10 @@ class Guard:
 
     def _look_elsewhere(self) -> None:
         self._survey = None
+        self._looks_due -= 1
+        self._surveyed = asyncio.get_running_loop().time()
+        if self._looks_due:
+            self._plan_survey()
         # A switched superblock wakes nobody either.
         self._look()
         self._survey_again()
@@ -226,7 +237,6 @@ class Guard:
         await self._survey_all(thorough=True)
 
     async def _survey_all(self, *, thorough: bool) -> None:
-        self._surveyed = asyncio.get_running_loop().time()
         try:
             sights: list[elsewhere.Sight] = await in_child(
                 elsewhere.survey, self._expected, thorough, timeout=CHILD_TIMEOUT

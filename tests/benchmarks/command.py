@@ -7,7 +7,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import boot, lease, memory, tomb, vm
+from tests.benchmarks import boot, lease, memory, tomb, tripwire, vm
 from tests.benchmarks.figures import Figure, document, table
 
 PARTS: Mapping[str, tuple[Callable[[int], list[Figure]], int]] = {
@@ -16,6 +16,7 @@ PARTS: Mapping[str, tuple[Callable[[int], list[Figure]], int]] = {
     "tomb": (tomb.measure, tomb.RUNS),
     "memory": (memory.measure, memory.RUNS),
     "lease": (lease.measure, lease.RUNS),
+    "tripwire": (tripwire.measure, tripwire.RUNS),
 }
 """What there is to measure, and how many runs of each side it takes unless told otherwise."""
 
