@@ -86,6 +86,8 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
             elif event["interface"] == "org.immud1.Lease":
                 why = f": {visible(values['Why'])}" if values["Why"] else ""
                 yield f"{about}: / and /usr are writable for {user(values['Who'])}{why}"
+            elif event["interface"] == "org.immud1.Finding":
+                yield f"{about}: {style.paint(visible(values['Text']), 'red')}"
             elif "State" in values:
                 yield f"{about}: new, {style.word(values['State'])}"
         case "changed":

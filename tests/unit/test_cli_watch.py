@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from immud.bus.names import mount_path, tomb_path
+from immud.bus.names import finding_path, mount_path, tomb_path
 from immud.cli.render import Style
 from immud.cli.watch import events, label, sentences
 
@@ -80,6 +80,16 @@ TOMB = "org.immud1.Tomb"
             ),
             ["removed", "removed"],
             ["tomb x: gone"],
+        ),
+        (
+            (
+                "InterfacesAdded",
+                "/org/immud1",
+                finding_path(3),
+                {"org.immud1.Finding": {"Text": "/usr has become writable", "Pid": 0}},
+            ),
+            ["added"],
+            ["finding 3: /usr has become writable"],
         ),
         (("JobRemoved", "/org/immud1", 1, JOB, "failed"), ["job-done"], ["job 1: failed"]),
         (("JobNew", "/org/immud1", 1, JOB), [], []),
