@@ -8,7 +8,7 @@ the time, and who has its files open keeps them.
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from immud.child import in_child
@@ -36,15 +36,21 @@ def depth(target: str) -> int:
 class Nest:
     """The place of one volume among those of all, which `nests` gives.
 
-    `turn` is shared by all that could come to hide one another.
+    `turn` is shared by all that could come to hide one another; `outer` waits for
+    those that are about to be mounted around this one.
     """
 
     def __init__(
-        self, volume: Volume, nests: Callable[[], Iterable["Nest"]], turn: asyncio.Lock
+        self,
+        volume: Volume,
+        nests: Callable[[], Iterable["Nest"]],
+        turn: asyncio.Lock,
+        outer: Callable[[], Awaitable[None]],
     ) -> None:
         self.volume = volume
         self._nests = nests
         self._turn = turn
+        self._outer = outer
         self._ground = 0
 
     def settle(self) -> None:
@@ -67,6 +73,7 @@ class Nest:
 
         `below` are the numbers of what has to be out of the way for it.
         """
+        await self._outer()
         async with self._turn:
             self.settle()
             open_inside = [

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from immud.errors import Busy
@@ -12,7 +13,7 @@ from immud.rules import within
 from immud.service import Changed
 from immud.tomb.announce import Announcements
 from immud.tomb.fallback import Fallback
-from immud.tomb.machine import Action
+from immud.tomb.machine import OPENING, Action
 from immud.tomb.managers import UserManagers
 from immud.tomb.nesting import Nest, depth
 from immud.tomb.owner import Owner, Told
@@ -23,6 +24,9 @@ from immud.watch.kmsg import KernelLog
 from immud.watch.table import Reading
 
 HOME = "/var/home"
+# What a tomb gives those around it to be mounted before it, seconds. They may be waiting for
+# people themselves; and if they come later after all, it is mounted again on top of them.
+OUTER = 10.0
 
 
 class Tombs:
@@ -53,6 +57,7 @@ class Tombs:
         self._nudge = asyncio.Event()
         self._devices: dict[str, Device] = {}
         self._wanted = {config.name: config for config in configs}
+        self._moved = asyncio.Event()
         self._turns: dict[str, asyncio.Lock] = {}
         self._owners: dict[str, Owner] = {}
         for name, config in self._wanted.items():
@@ -68,8 +73,26 @@ class Tombs:
         around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
         fallback = Fallback(config, volume.target, self._managers, self._settled)
         turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
-        nest = Nest(volume, lambda: (owner.nest for owner in self._owners.values()), turn)
+        nest = Nest(
+            volume,
+            lambda: (owner.nest for owner in self._owners.values()),
+            turn,
+            lambda: self._outer(config),
+        )
         return Works(volume, fallback, nest)
+
+    async def _outer(self, config: TombConfig) -> None:
+        """Let those around a tomb be mounted first, for a while, where they are about to be."""
+        others = (c for c in self._wanted.values() if c.name != config.name)
+        around = [other.name for other in others if within(config.mount, other.mount)]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OUTER):
+                while any(self._arriving(name) for name in around):
+                    await self._moved.wait()
+
+    def _arriving(self, name: str) -> bool:
+        owner = self._owners.get(name)
+        return owner is not None and owner.life.state in OPENING and owner.config.key != "ask"
 
     def _owner(self, config: TombConfig) -> Owner:
         return Owner(
@@ -103,6 +126,8 @@ class Tombs:
             await told
 
     def _settled(self) -> None:
+        self._moved.set()
+        self._moved.clear()
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
             self._apply()
         self._log.listen(frozenset(self._open_nodes()))

@@ -36,11 +36,15 @@ class Place:
         self.number = found.dev
 
 
+async def nobody() -> None:
+    """No other is about to be mounted."""
+
+
 def nests(*targets: Path) -> list[Nest]:
     turn, made = asyncio.Lock(), list[Nest]()
     for target in targets:
         place: Any = Place(target)
-        made.append(Nest(place, lambda: made, turn))
+        made.append(Nest(place, lambda: made, turn, nobody))
     return made
 
 

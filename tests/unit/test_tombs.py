@@ -16,7 +16,7 @@ from immud.tomb.works import Order
 from immud.watch.devices import Device, DeviceEvent, What
 from tests.unit.test_owner import Bench
 
-HOME = TombConfig("home", label="home", auto_open=False)
+HOME = TombConfig("home", label="home", key="/k", auto_open=False)
 ALICE = TombConfig("alice", label="alice", mount="/var/home/alice", auto_open=False)
 DEEP = TombConfig("deep", label="deep", mount="/var/home/alice/x", auto_open=False)
 WORK = TombConfig("work", label="work", mount="/var/work", auto_open=False)
@@ -133,3 +133,20 @@ async def test_the_end_of_all(stand: Stand) -> None:
     unmounted = [text.split()[1] for text in stand.said if text.startswith("unmount")]
     assert [name for name in unmounted if name != "work"] == ["deep", "alice", "home"]
     assert "work" in unmounted
+
+
+async def test_an_outer_one_that_is_coming_is_waited_for(stand: Stand) -> None:
+    inner, outer = stand.by_name["alice"], stand.by_name["home"]
+    await stand._outer(ALICE)
+    await outer.close(0, {}).wait()
+    stand.benches["home"].hang = {"check"}
+    opening = outer.open(0, {}, None)
+    await stand.reach("home", TombState.CHECKING)
+    waiting = asyncio.ensure_future(stand._outer(ALICE))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await stand._outer(WORK)
+    opening.cancel()
+    await opening.wait()
+    await asyncio.wait_for(waiting, 1)
+    assert inner.life.state is TombState.PRESENT
