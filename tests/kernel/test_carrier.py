@@ -5,15 +5,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from immud.child import held, in_child
 from immud.early import mountinfo
-from immud.errors import ImmudError
-from immud.tomb import carrier, loops
+from immud.errors import ImmudError, WrongKey
+from immud.model import TombConfig
+from immud.tomb import carrier, loops, material
 from immud.tomb.drive import number_of
+from immud.watch.devices import Device
 from tests.support.namespaces import in_namespace
 from tests.support.process import run
 
@@ -204,3 +207,54 @@ def test_a_child_that_is_held_ends_with_its_parent(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
         until(lambda: not os.path.exists(f"/sys/block/{os.path.basename(loop)}/loop"))
         until(lambda: exclusive(node))
+
+
+DYNE = TombConfig("home", label="STICK", file="a.tomb", key="drive:a.key")
+PLAIN = TombConfig("home", label="TOMB", key="LABEL=KEYS:/a.key")
+GIVEN = b"given"
+
+
+def found(
+    config: TombConfig, node: str, key_drive: str, passphrase: bytes | None
+) -> tuple[bytes, ...]:
+    """What opens the tomb of `config` on `node`, with another drive for its key or none."""
+    device = Device("/devices/a", node, number_of(node), fs_type="ext4")
+    keys = Device("/devices/b", key_drive, "0:0", fs_type="ext4") if key_drive else None
+    return asyncio.run(material.secrets(config, device, keys, passphrase))
+
+
+@in_namespace
+def test_what_opens_a_tomb_by_where_its_key_is(tmp_path: Path) -> None:
+    with stick(tmp_path) as (node, top):
+        with mounted(node, top):
+            (top / "a.key").write_bytes(b"raw\n")
+        assert found(DYNE, node, "", None) == (b"raw\n",)
+        assert found(DYNE, node, "", GIVEN) == (b"raw\n",), "the key needs no passphrase"
+        assert found(PLAIN, node, node, None) == (b"raw\n",)
+        assert found(PLAIN, node, node, GIVEN) == (), "a passphrase of the volume's own"
+        assert found(PLAIN, node, "", GIVEN) == ()
+        for config, passphrase in ((PLAIN, None), (replace(PLAIN, file="a"), GIVEN)):
+            with pytest.raises(ImmudError, match="LABEL=KEYS, is gone; plug it in again"):
+                found(config, node, "", passphrase)
+        assert found(replace(DYNE, key="ask"), node, "", None) == ()
+
+
+@in_namespace
+def test_a_key_of_dyne_s_is_one_wherever_it_is(tmp_path: Path) -> None:
+    with stick(tmp_path) as (node, top):
+        local = tmp_path / "local.key"
+        home = {**os.environ, "HOME": str(tmp_path)}
+        forge = ("tomb", "forge", "-f", "--unsafe", "--tomb-pwd", "words", str(local))
+        run(*forge, env=home)
+        with mounted(node, top):
+            (top / "a.key").write_bytes(local.read_bytes())
+        here = replace(DYNE, key=str(local))
+        secrets = found(here, node, "", b"words")
+        assert len(secrets[0]) > 480
+        assert found(DYNE, node, "", b"words") == secrets
+        assert found(PLAIN, node, node, b"words") == secrets
+        with pytest.raises(WrongKey):
+            found(DYNE, node, "", b"other words")
+        local.chmod(0o644)
+        with pytest.raises(ImmudError, match="chmod 0600"):
+            found(here, node, "", b"words")
