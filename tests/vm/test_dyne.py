@@ -1,0 +1,69 @@
+"""A tomb of Dyne's, made by Debian's own tomb(1)."""
+
+from pathlib import Path
+
+from tests.support.drive import stick
+from tests.support.tomb import assert_no_residue, configure, hold, wait_for
+from tests.support.vm import VM
+
+WORDS = "rest in \\peace"
+# What a person does with tomb(1): here is everything that the tomb consists of.
+MAKE = """
+exec 2>&1
+mkdir -p /run/stick && mount /dev/disk/by-label/STICK /run/stick && cd /run/stick
+tomb dig -s 24 secret.tomb
+tomb forge -f --unsafe --tomb-pwd "$1" --kdf 2 --kdftype argon2 --kdfmem 12 secret.tomb.key
+tomb lock -f --unsafe --tomb-pwd "$1" secret.tomb -k secret.tomb.key
+tomb open -f --unsafe --tomb-pwd "$1" secret.tomb -k secret.tomb.key /run/opened
+echo 'a letter' >/run/opened/letter
+cd / && tomb close secret
+head -n 1 /run/stick/secret.tomb.key
+umount /run/stick
+"""
+ANSWER = """
+import glob, socket, sys
+question = open(glob.glob("/run/systemd/ask-password/ask.*")[0]).read()
+where = next(l for l in question.splitlines() if l.startswith("Socket="))[7:]
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"+" + sys.stdin.buffer.read(), where)
+"""
+
+
+def answer(vm: VM, passphrase: str) -> None:
+    """As one of systemd's password agents does, once somebody is asked."""
+    vm.wait_until("ls /run/systemd/ask-password/ask.*")
+    vm.run("python3", "-c", ANSWER, input=passphrase)
+    vm.wait_until("! ls /run/systemd/ask-password/ask.*")
+
+
+def tomb(vm: VM, *arguments: str) -> str:
+    done = vm.run("tomb", *arguments)
+    return done.stdout + done.stderr
+
+
+def test_a_tomb_on_a_stick(vm: VM, tmp_path: Path) -> None:
+    carrier = stick(tmp_path / "stick", label="STICK")
+    vm.plug(carrier)
+    vm.wait_until("test -e /dev/disk/by-label/STICK")
+    made = vm.run("sh", "-ec", MAKE, "sh", WORDS, timeout=120).stdout
+    assert "_KDF_argon2_" in made, made
+    configure(vm, f'uuid = "{carrier.uuid}"\nfile = "secret.tomb"\nkey = "drive:secret.tomb.key"\n')
+    answer(vm, "not that")
+    answer(vm, WORDS)
+    wait_for(vm, "open")
+    assert vm.run("cat", "/home/letter").stdout == "a letter\n"
+    assert "vfat" not in vm.run("cat", "/proc/self/mountinfo").stdout
+    listed = tomb(vm, "list")
+    assert "secret" in listed, listed
+    assert "/var/home" in listed, listed
+    # By tomb's own hand, which immud keeps out of the way of.
+    assert "closed" in tomb(vm, "close", "secret")
+    wait_for(vm, "present")
+    assert_no_residue(vm)
+    opening = vm.start("immud", "open", "home")
+    answer(vm, WORDS)
+    assert vm.finish(opening).status == 0
+    hold(vm)
+    vm.yank(carrier)
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+    assert not vm.succeeds("systemctl", "is-active", "writer", "sitter", "inner")
