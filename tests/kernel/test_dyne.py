@@ -90,6 +90,10 @@ def _command(pid: str) -> str:
         return ""
 
 
+def test_a_key_from_before_messages_were_protected() -> None:
+    assert opened(made(b"words", "--rfc2440", "--cipher-algo", "CAST5"), "words") == SECRET
+
+
 def test_before_tomb_2_6_one_word_was_stretched() -> None:
     words = hashlib.pbkdf2_hmac("sha1", b"two", bytes.fromhex(SALT), 100, 64).hex()
     data = f"_KDF_pbkdf2sha1_{SALT}_100_64\n\n".encode() + made(words.encode())
