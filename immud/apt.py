@@ -7,7 +7,8 @@ command to use. In mode `refuse` apt stops by a hook of its own, before dpkg is 
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 CONF = "/etc/apt/apt.conf.d/90immud"
 WRAPPER = "/usr/lib/immud/dpkg"
@@ -33,41 +34,63 @@ def mode(root: str = "/") -> str:
             text = file.read()
     except FileNotFoundError:
         return ""
-    return "lease" if WRAPPER in text else "refuse"
+    return "lease" if "Dir::Bin::dpkg" in text else "refuse"
 
 
-def enable(wanted: str = "", root: str = "/") -> str:
+def enable(wanted: str = "", root: str = "/", etc_source: str = "/etc") -> str:
     """Put `wanted` in force, without one the mode there is or else `lease`; what to tell.
 
-    Raises OSError. A system without apt is left alone.
+    Also in the /etc the next boot may show, `etc.source`. Raises OSError. A system without apt
+    is left alone.
     """
-    conf, link = (os.path.join(root, path[1:]) for path in (CONF, LINK))
     chosen = wanted or mode(root) or "lease"
-    if not os.path.isdir(os.path.dirname(conf)):
-        return ""
-    with open(conf + ".new", "w", encoding="utf-8") as file:
-        file.write((_HEAD + _GUARD).format(mode=chosen) + (_LEASE if chosen == "lease" else ""))
-        file.flush()
-        os.fsync(file.fileno())
-    # apt reads no file with such a name, so that a half of one is never read.
-    os.rename(conf + ".new", conf)
+    text = (_HEAD + _GUARD).format(mode=chosen) + (_LEASE if chosen == "lease" else "")
+    with _each_etc(root, etc_source) as places:
+        for etc in places:
+            _write(os.path.join(etc, CONF.removeprefix("/etc/")), text)
+    link = os.path.join(root, LINK[1:])
     if chosen == "refuse":
         _unlink(link)
-        return ""
-    if _is_ours(link):
-        return ""
-    try:
-        os.symlink(WRAPPER, link)
-    except OSError as error:
-        return f"{LINK} could not be made ({error.strerror}), so plain dpkg needs 'immud unlock'."
+    elif not _is_ours(link) and os.path.isdir(os.path.join(root, "etc/apt")):
+        try:
+            os.symlink(WRAPPER, link)
+        except OSError as error:
+            why = f"{LINK} could not be made ({error.strerror})"
+            return f"{why}, so plain dpkg needs 'immud unlock'."
     return ""
 
 
-def disable(root: str = "/") -> None:
+def disable(root: str = "/", etc_source: str = "/etc") -> None:
     """Leave apt and dpkg as they were."""
-    with suppress(FileNotFoundError):
-        os.unlink(os.path.join(root, CONF[1:]))
+    with _each_etc(root, etc_source) as places:
+        for etc in places:
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(etc, CONF.removeprefix("/etc/")))
     _unlink(os.path.join(root, LINK[1:]))
+
+
+@contextmanager
+def _each_etc(root: str, etc_source: str) -> Iterator[list[str]]:
+    """The /etc that is shown, and the one of the configuration where that is another."""
+    shown = os.path.join(root, "etc")
+    if etc_source == "/etc":
+        yield [shown]
+        return
+    from immud.seed import opened  # noqa: PLC0415 - most systems have one /etc
+
+    with opened(etc_source, root, readonly=False) as etc:
+        yield [shown, f"/proc/self/fd/{etc}"]
+
+
+def _write(path: str, text: str) -> None:
+    if not os.path.isdir(os.path.dirname(path)):
+        return
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    # apt reads no file with such a name, so that a half of one is never read.
+    os.rename(path + ".new", path)
 
 
 def _is_ours(link: str) -> bool:

@@ -29,7 +29,7 @@ class Leases:
         self._watchers: dict[str, int] = {}
 
     def start(self) -> None:
-        os.makedirs(self._directory, mode=0o755, exist_ok=True)
+        record.prepare(self._directory)
         self._inotify = Inotify()
         mask = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO
         self._inotify.add(self._directory, mask)

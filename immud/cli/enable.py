@@ -58,7 +58,7 @@ def enable(arguments: Namespace) -> int:
         attempts.write(0, os.path.join(root, attempts.PATH[1:]))
         systemctl("enable", root)
         follow(config.etc, enabled=True, root=root)
-        if notice := apt.enable(arguments.apt, root):
+        if notice := apt.enable(arguments.apt, root, config.etc):
             print(notice, file=sys.stderr)
     except (ImmudError, OSError):
         if not was_there:
@@ -110,8 +110,9 @@ def disable(arguments: Namespace) -> int:
     elsewhere = _elsewhere(root)
     # The unit first: interrupted here, a plan that nothing reads is left.
     systemctl("disable", root)
-    follow(dict(elsewhere).get("/etc", "/etc"), enabled=False, root=root)
-    apt.disable(root)
+    etc_source = dict(elsewhere).get("/etc", "/etc")
+    follow(etc_source, enabled=False, root=root)
+    apt.disable(root, etc_source)
     if remove_plan(root):
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")

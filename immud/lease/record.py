@@ -80,9 +80,19 @@ def new_id() -> str:
     return f"t{time.time_ns() // 10**9:x}{os.urandom(3).hex()}"
 
 
+def prepare(directory: str = DIRECTORY) -> None:
+    """Make the place where the records are, whatever the umask."""
+    for place in (os.path.dirname(directory), directory):
+        try:
+            os.mkdir(place, _FOR_ALL)
+        except FileExistsError:
+            continue
+        os.chmod(place, _FOR_ALL)
+
+
 def write(record: Record, directory: str = DIRECTORY) -> None:
     """Put a lease on record."""
-    os.makedirs(directory, mode=0o755, exist_ok=True)
+    prepare(directory)
     aside = f"{directory}/.{record.id}"
     os.mkdir(aside, 0o755)
     os.chmod(aside, _FOR_ALL)

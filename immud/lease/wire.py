@@ -146,7 +146,11 @@ class Call:
     def _send(self, path: str, data: bytes, fds: tuple[int, ...]) -> None:
         connection = self._connection
         connection.settimeout(ANSWER_SECONDS)
-        connection.connect(path)
+        try:
+            connection.connect(path)
+        except OSError as error:
+            text = f"{error.strerror}; is systemd running here?"
+            raise OSError(error.errno, text, path) from None
         uid = str(os.geteuid()).encode().hex().encode()
         connection.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
         # Descriptors that arrive before it has read BEGIN would end the connection.
