@@ -50,6 +50,22 @@ COMMANDS = (
         ),
     ),
     Command(
+        "doctor",
+        "explain everything that is in the way on this machine",
+        "Explains, before and after enabling, what does not go well with an immutable system "
+        "here: each with what breaks, why, and the command that mends it. Exits with 1 where "
+        "something would keep a boot from its end, or from being immutable.",
+        "doctor",
+        "doctor",
+        (
+            JSON,
+            (
+                ("--fix",),
+                {"action": "store_true", "help": "mend what can be mended without a decision"},
+            ),
+        ),
+    ),
+    Command(
         "plan",
         "print the steps the next boot will perform",
         "Prints exactly the steps the next boot will perform, without performing any. What is in "

@@ -1,0 +1,201 @@
+"""From what was seen of a machine to what is in the way. Pure."""
+
+from collections.abc import Iterator
+
+from immud.adopt import apparmor
+from immud.adopt.facts import RowFacts
+from immud.doctor.facts import Advice, Seen
+from immud.early.plan import Row
+from immud.model import Severity
+
+# systemd#41045: some versions protect what /home is a link to, some the link alone.
+_DISARMED = "some versions of systemd hide the link and not the homes behind it, silently"
+# Of a file system's bytes or inodes, from where boot's own files are in danger.
+FULL = 0.97
+
+
+def judge(seen: Seen) -> tuple[Advice, ...]:
+    """Everything in the way, the worst first."""
+    found = [
+        *_checked(seen),
+        *_rows(seen),
+        *_services(seen),
+        *_homes(seen),
+        *_partitions(seen),
+        *_apparmor(seen),
+        *_machine(seen),
+    ]
+    order = (Severity.ERROR, Severity.WARNING, Severity.NOTICE)
+    return tuple(sorted(found, key=lambda advice: order.index(advice.severity)))
+
+
+def _checked(seen: Seen) -> Iterator[Advice]:
+    """What `immud enable` looks at as well; its sentences say all three in one."""
+    for problem in seen.problems:
+        what, _, why = problem.text.partition("; ")
+        bytecode = problem.code == "no-bytecode"
+        mend = ("immud unlock -- py3compile -p immud",) if bytecode else ()
+        fix = "bytecode" if bytecode else ""
+        yield Advice(problem.severity, problem.code, what, why, mend, fix)
+
+
+def _rows(seen: Seen) -> Iterator[Advice]:
+    for fact in seen.adoption.rows:
+        path, directory = fact.row.path, fact.row.directory
+        for one in fact.declared:
+            if one.origin.startswith("/etc/fstab") or one.where == directory:
+                continue  # fstab is checked already; behind the link is where it belongs
+            instead = directory + one.where.removeprefix(path)
+            yield Advice(
+                Severity.ERROR if fact.linked else Severity.WARNING,
+                "mount-unit",
+                f"{one.origin} mounts {one.what or 'something'} at {one.where}",
+                "systemd refuses a mount unit whose path crosses a link, and the boot may stop "
+                "with it",
+                (f"# in {one.origin}: Where={instead}", "systemctl daemon-reload"),
+            )
+        own = next((mount for mount in fact.mounts if not mount.own), None)
+        if own:
+            yield Advice(
+                Severity.WARNING,
+                "separate-partition",
+                f"{path} is a file system of its own, {own.source} ({own.fstype})",
+                f"a link cannot take the place of a mount, so {path} stays as it is",
+                (f"immud adopt {path}",),
+            )
+        elif fact.row.kind == "link" and fact.path.is_directory and not fact.path.empty:
+            yield _unadopted(fact)
+
+
+def _unadopted(fact: RowFacts) -> Advice:
+    path = fact.row.path
+    if fact.at_boot:
+        why = "it changes at the next boot with immud enabled, before programs use it"
+        return Advice(Severity.NOTICE, "unadopted", f"{path} is a directory", why)
+    return Advice(
+        Severity.NOTICE,
+        "unadopted",
+        f"{path} is a directory with something in it",
+        f"it stays where it is, and writable, instead of being a link to {fact.row.target}",
+        ("immud adopt --dry-run", f"immud adopt {path}"),
+    )
+
+
+def _row(seen: Seen, path: str) -> Row | None:
+    return next((fact.row for fact in seen.adoption.rows if fact.row.path == path), None)
+
+
+def _services(seen: Seen) -> Iterator[Advice]:
+    home = _row(seen, "/home")
+    if home and home.kind == "link" and seen.protect_home:
+        names = sorted(seen.protect_home)
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        yield Advice(
+            Severity.WARNING,
+            "protect-home",
+            f"{shown} ask for ProtectHome=, and /home is to be a link",
+            _DISARMED,
+            (
+                "# /etc/immud/immud.toml, for a bind mount instead of the link:",
+                "[links]",
+                '"/home" = { kind = "bind" }',
+            ),
+        )
+
+
+def _homes(seen: Seen) -> Iterator[Advice]:
+    for home in seen.homes:
+        above = next(f.row for f in seen.adoption.rows if home.path.startswith(f.row.path + "/"))
+        new = above.directory + home.path.removeprefix(above.path)
+        yield Advice(
+            Severity.NOTICE,
+            "home-in-passwd",
+            f"the home of {home.user} is {home.path} in /etc/passwd",
+            f"it works through the link; programs that compare $HOME with {new} may be confused",
+            (f"usermod --home {new} {home.user}   # while {home.user} is not logged in",),
+        )
+    row = _row(seen, "/home")
+    if row and row.kind == "link" and seen.new_homes == row.path:
+        yield Advice(
+            Severity.NOTICE,
+            "new-homes",
+            f"new users get homes in {seen.new_homes}",
+            f"their HOME would go through the link, and differ from where it is, {row.directory}",
+            (f"useradd --defaults --base-dir {row.directory}",),
+            "new-homes",
+        )
+
+
+def _partitions(seen: Seen) -> Iterator[Advice]:
+    for partition in seen.partitions:
+        yield Advice(
+            Severity.ERROR,
+            "gpt-home",
+            f"{partition.device} has the GPT type of a home partition, and systemd mounts it at "
+            "/home without a line in fstab",
+            "with /home as a link systemd refuses that, and every boot ends in emergency mode",
+            (
+                f"sfdisk --part-attrs {partition.disk} {partition.number} GUID:63"
+                "   # no-auto; then mount it by a line in /etc/fstab",
+            ),
+        )
+
+
+def _apparmor(seen: Seen) -> Iterator[Advice]:
+    has = seen.adoption.apparmor
+    adopted = [fact.row for fact in seen.adoption.rows if fact.linked]
+    wanted = apparmor.text(adopted)
+    if has.installed and wanted and has.text != wanted:
+        yield Advice(
+            Severity.ERROR if has.active else Severity.WARNING,
+            "apparmor",
+            f"{apparmor.FILE} does not say where the links lead",
+            "AppArmor sees resolved paths: profiles that allow /home forbid /var/home",
+            ("immud doctor --fix", "systemctl reload apparmor"),
+            "apparmor",
+        )
+
+
+def _machine(seen: Seen) -> Iterator[Advice]:
+    for room in seen.rooms:
+        if room.read_only:
+            yield Advice(
+                Severity.ERROR,
+                "read-only-file-system",
+                f"the file system of {room.path} itself is read-only",
+                "not only its mount: nothing can be written to it, the boot's own notes included",
+                ("journalctl -k --grep 'remount|I/O error|EXT4-fs error'",),
+            )
+        elif max(room.space, room.inodes) >= FULL:
+            of = "its space" if room.space >= room.inodes else "its inodes"
+            yield Advice(
+                Severity.WARNING,
+                "full-file-system",
+                f"the file system of {room.path} has used {max(room.space, room.inodes):.0%} "
+                f"of {of}",
+                "logs, and the plan of the next boot, need room",
+                (f"du -xh {room.path} | sort -h | tail",),
+            )
+    for unit, what in sorted(seen.automounters.items()):
+        yield Advice(
+            Severity.WARNING,
+            "automounter",
+            f"{unit} mounts {what}",
+            "what it mounts at a path of the layout, or of a tomb, would hide that",
+            (f"systemctl cat {unit}",),
+        )
+    for module in seen.modules:
+        yield Advice(
+            Severity.ERROR,
+            "kernel-module",
+            f"this kernel has no {module}",
+            "what is configured needs it",
+            (f"modinfo {module}", "apt install linux-image-amd64   # not the cloud kernel"),
+        )
+    if seen.tmp_mount:
+        yield Advice(
+            Severity.NOTICE,
+            "tmp-mount",
+            "/tmp is the tmpfs of systemd's own tmp.mount",
+            "it stays that, which is as volatile as the link to sysroot/tmp would be",
+        )

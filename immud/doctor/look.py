@@ -1,0 +1,156 @@
+"""Look at this machine, and change nothing. Needs root; most of it works without a daemon."""
+
+import asyncio
+import configparser
+import glob
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from immud.adopt.observe import observe
+from immud.adopt.root import open_root
+from immud.check import check, look
+from immud.config import examine
+from immud.doctor.facts import Home, Partition, Room, Seen
+from immud.early.plan import Row
+from immud.errors import ImmudError
+from immud.model import Config
+from immud.run import run
+
+# systemd-gpt-auto-generator(8); bit 63 of a partition's attributes keeps it away.
+GPT_HOME = "933ac7e1-2eb4-4f13-b844-0e14e2aef915"
+_NO_AUTO = "GUID:63"
+# Later ones win, as with systemd itself.
+_UNIT_DIRECTORIES = ("/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system")
+_PROTECTS = re.compile(r"^\s*ProtectHome\s*=\s*(\S+)", re.MULTILINE)
+_USERADD = "/etc/default/useradd"
+_AUTOMOUNTERS = {
+    "autofs.service": "what its maps name (/etc/auto.master)",
+    "am-utils.service": "what its maps name",
+    "usbmount@.service": "every drive, below /media",
+}
+
+
+def see(root: str = "/") -> Seen:
+    """Everything there is to know. Raises ImmudError where the root file system is out of reach."""
+    config, errors = examine(root)
+    with open_root(lock=False) as tree:
+        adoption = observe(tree, config.rows)
+    return Seen(
+        adoption=adoption,
+        problems=check(config, look(config, root), errors),
+        protect_home=_protect_home(),
+        homes=tuple(_homes(config.rows)),
+        new_homes=_new_homes(),
+        partitions=tuple(_partitions()),
+        rooms=tuple(_rooms()),
+        automounters=_automounters(),
+        modules=tuple(_modules(config)),
+        tmp_mount=os.path.ismount("/tmp") and os.path.exists(f"{_UNIT_DIRECTORIES[0]}/tmp.mount"),
+    )
+
+
+def _protect_home() -> Mapping[str, str]:
+    """Services and the ProtectHome= of each that asks for one, drop-ins included."""
+    found: dict[str, str] = {}
+    for directory in _UNIT_DIRECTORIES:
+        patterns = (f"{directory}/*.service", f"{directory}/*.service.d/*.conf")
+        for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
+            name = os.path.basename(path)
+            if name.endswith(".conf"):
+                name = os.path.basename(os.path.dirname(path)).removesuffix(".d")
+            with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+                for value in _PROTECTS.findall(file.read()):
+                    found[name] = value
+    return {name: value for name, value in found.items() if value not in ("no", "false", "0")}
+
+
+def _homes(rows: tuple[Row, ...]) -> Iterator[Home]:
+    """People's homes behind a link, by passwd(5)."""
+    with open("/etc/passwd", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.split(":")
+            if len(fields) < 7 or not fields[2].isdecimal():
+                continue
+            user, uid, path = fields[0], int(fields[2]), fields[5]
+            behind = any(
+                row.kind == "link" and os.path.islink(row.path) and path.startswith(row.path + "/")
+                for row in rows
+            )
+            if behind and 1000 <= uid < 60000:
+                yield Home(user, uid, path)
+
+
+def _new_homes() -> str:
+    """Where useradd(8) makes homes."""
+    parser = configparser.ConfigParser()
+    with suppress(OSError, configparser.Error), open(_USERADD, encoding="utf-8") as file:
+        parser.read_string("[useradd]\n" + file.read())
+    return parser.get("useradd", "HOME", fallback="/home")
+
+
+def _partitions() -> Iterator[Partition]:
+    """Home partitions systemd mounts by itself: those of the disk that / is on."""
+    with suppress(OSError), open("/proc/cmdline", encoding="utf-8") as file:
+        if "systemd.gpt_auto=0" in file.read().split():
+            return
+    columns = "PATH,PKNAME,PARTN,PARTTYPE,PARTFLAGS,MOUNTPOINTS"
+    try:
+        said = asyncio.run(run("lsblk", "--json", "--list", "--output", columns, timeout=20))
+        devices = json.loads(said.stdout)["blockdevices"]
+    except (ImmudError, ValueError, KeyError):
+        return
+    disks = {device["pkname"] for device in devices if "/" in (device["mountpoints"] or ())}
+    for device in devices:
+        flags = int(device["partflags"] or "0x0", 16)
+        if device["parttype"] == GPT_HOME and device["pkname"] in disks and not flags >> 63 & 1:
+            number = device["partn"] or re.sub(r".*\D", "", device["path"])
+            yield Partition(device["path"], f"/dev/{device['pkname']}", int(number))
+
+
+def _rooms() -> Iterator[Room]:
+    """The file systems boot and logs need, each once."""
+    seen = set()
+    for path in ("/", "/etc", "/var", "/boot"):
+        with suppress(OSError):
+            device, space = os.stat(path).st_dev, os.statvfs(path)
+            if device in seen:
+                continue
+            seen.add(device)
+            used = 1 - space.f_bavail / space.f_blocks if space.f_blocks else 0.0
+            inodes = 1 - space.f_favail / space.f_files if space.f_files else 0.0
+            yield Room(path, used, inodes, _superblock_is_read_only(path))
+
+
+def _superblock_is_read_only(path: str) -> bool:
+    """Of the file system, not of the mount: every mount of it then says so."""
+    from immud.early import mountinfo  # noqa: PLC0415 - with what reads it
+
+    top = mountinfo.top(mountinfo.read(), path)
+    return top is not None and "ro" in top.super_options.split(",")
+
+
+def _automounters() -> Mapping[str, str]:
+    found = {}
+    for unit, what in _AUTOMOUNTERS.items():
+        if glob.glob(f"/etc/systemd/system/*.wants/{unit}"):
+            found[unit] = what
+    for path in glob.glob("/etc/systemd/system/*.automount"):
+        found[os.path.basename(path)] = "a path on demand"
+    return found
+
+
+def _modules(config: Config) -> Iterator[str]:
+    """Kernel modules that the configuration needs and this kernel has not."""
+    needed = ["dm_crypt"] if config.tombs else []
+    if config.usr != "/usr":
+        needed.append("loop")
+    for module in needed:
+        if os.path.isdir(f"/sys/module/{module}"):
+            continue
+        try:
+            asyncio.run(run("modprobe", "--dry-run", "--quiet", module, timeout=20))
+        except ImmudError:
+            yield module

@@ -1,0 +1,137 @@
+"""What the doctor says of a machine, and that each thing comes with what to do."""
+
+import pytest
+
+from immud.adopt import apparmor
+from immud.adopt.facts import AppArmor, Declared, Entry, Kind, Mounted, Observed, RowFacts
+from immud.doctor.facts import Advice, Home, Partition, Room, Seen
+from immud.doctor.judge import judge
+from immud.doctor.mend import FIXES
+from immud.early.plan import Row
+from immud.model import Problem, Severity
+
+HOME = Row("/home", "var/home")
+BOUND = Row("/home", "var/home", kind="bind")
+FULL_DIRECTORY = Entry(Kind.DIRECTORY)
+LINKED = RowFacts(HOME, path=Entry(Kind.LINK, content="var/home"))
+
+
+def seen(fact: RowFacts = LINKED, **values: object) -> Seen:
+    values.setdefault("new_homes", "/var/home")
+    return Seen(adoption=Observed(rows=(fact,)), **values)  # type: ignore[arg-type]
+
+
+def test_nothing_is_in_the_way_of_a_good_system() -> None:
+    assert judge(seen()) == ()
+
+
+CASES = {
+    "mount-unit": (
+        seen(RowFacts(HOME, declared=(Declared("/etc/x.mount", "/home/alice"),))),
+        Severity.WARNING,
+        "Where=/var/home/alice",
+    ),
+    "separate-partition": (
+        seen(RowFacts(HOME, path=FULL_DIRECTORY, mounts=(Mounted("/dev/sda3", "ext4"),))),
+        Severity.WARNING,
+        "immud adopt /home",
+    ),
+    "unadopted": (
+        seen(RowFacts(HOME, path=FULL_DIRECTORY)),
+        Severity.NOTICE,
+        "immud adopt /home",
+    ),
+    "protect-home": (
+        seen(protect_home={"x.service": "yes"}),
+        Severity.WARNING,
+        'kind = "bind"',
+    ),
+    "home-in-passwd": (
+        seen(homes=(Home("alice", 1000, "/home/alice"),)),
+        Severity.NOTICE,
+        "usermod --home /var/home/alice alice",
+    ),
+    "new-homes": (
+        seen(new_homes="/home"),
+        Severity.NOTICE,
+        "useradd --defaults --base-dir /var/home",
+    ),
+    "gpt-home": (
+        seen(partitions=(Partition("/dev/sda4", "/dev/sda", 4),)),
+        Severity.ERROR,
+        "sfdisk --part-attrs /dev/sda 4 GUID:63",
+    ),
+    "read-only-file-system": (
+        seen(rooms=(Room("/", 0.1, 0.1, read_only=True),)),
+        Severity.ERROR,
+        "journalctl -k",
+    ),
+    "full-file-system": (
+        seen(rooms=(Room("/var", 0.1, 0.99),)),
+        Severity.WARNING,
+        "du -xh /var",
+    ),
+    "automounter": (
+        seen(automounters={"autofs.service": "its maps"}),
+        Severity.WARNING,
+        "systemctl cat autofs.service",
+    ),
+    "kernel-module": (seen(modules=("dm_crypt",)), Severity.ERROR, "modinfo dm_crypt"),
+    "no-bytecode": (
+        seen(problems=(Problem(Severity.WARNING, "no-bytecode", "7 are not; slow", {}),)),
+        Severity.WARNING,
+        "py3compile -p immud",
+    ),
+}
+
+
+@pytest.mark.parametrize("code", CASES)
+def test_each_thing_says_what_breaks_why_and_what_mends_it(code: str) -> None:
+    machine, severity, command = CASES[code]
+    (advice,) = judge(machine)
+    assert (advice.code, advice.severity) == (code, severity)
+    assert advice.what
+    assert advice.why
+    assert command in "\n".join(advice.mend)
+    assert advice.fix in ("", *FIXES)
+
+
+def test_a_bind_disarms_nobody() -> None:
+    fact = RowFacts(BOUND, path=FULL_DIRECTORY)
+    assert judge(seen(fact, protect_home={"x.service": "yes"}, new_homes="/home")) == ()
+
+
+def test_a_unit_behind_a_link_stops_the_boot() -> None:
+    asked = (Declared("/etc/x.mount", "/home/alice"),)
+    fact = RowFacts(HOME, path=LINKED.path, declared=asked)
+    assert [advice.severity for advice in judge(seen(fact))] == [Severity.ERROR]
+    where_it_belongs = (Declared("/etc/x.mount", "/var/home"),)
+    assert judge(seen(RowFacts(HOME, path=LINKED.path, declared=where_it_belongs))) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"), [(None, ["apparmor"]), ("old", ["apparmor"]), (apparmor.text([HOME]), [])]
+)
+def test_apparmor_knows_where_the_links_lead(text: str | None, codes: list[str]) -> None:
+    has = AppArmor(installed=True, active=True, text=text)
+    found = judge(Seen(adoption=Observed(rows=(LINKED,), apparmor=has), new_homes="/var/home"))
+    assert [advice.code for advice in found] == codes
+
+
+def test_the_worst_comes_first() -> None:
+    machine = seen(homes=(Home("a", 1000, "/home/a"),), modules=("dm_crypt",), new_homes="/home")
+    severities = [advice.severity for advice in judge(machine)]
+    assert severities == [Severity.ERROR, Severity.NOTICE, Severity.NOTICE]
+
+
+def test_a_reason_is_not_needed_to_be_shown() -> None:
+    from immud.cli.doctor import lines  # noqa: PLC0415
+    from immud.cli.render import Style  # noqa: PLC0415
+
+    advice = Advice(Severity.NOTICE, "x", "it is so", "", ("do this",), "bytecode")
+    assert list(lines((advice,), Style())) == [
+        "notice:  It is so.",
+        "             do this",
+        "         immud doctor --fix does that.",
+    ]
+    assert list(lines((), Style())) == ["Nothing is in the way."]
