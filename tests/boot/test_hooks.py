@@ -33,10 +33,33 @@ asyncio.run(ask())
 """
 
 
+NOTE = r"""
+hook=/etc/immud/hooks.d/closing/note
+echo '#!/bin/sh
+echo "$IMMUD_EVENT, $(systemctl is-system-running)" >/var/told' >$hook
+chmod 755 $hook
+"""
+
+# As immud.service is stopped, when everything is.
+STOPPED = """
+[Unit]
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=true
+ExecStop=/usr/bin/python3 -I /root/ask
+"""
+
+
 def test_run_by_systemd_without_a_bus(container: Container) -> None:
+    container.disk.write("/root/ask", ASK)
+    container.disk.write("/etc/systemd/system/asks.service", STOPPED)
     container.boot()
     container.run("sh", "-c", HOOKS)
-    said = container.run("python3", "-I", "-c", ASK).stdout
+    said = container.run("python3", "-I", "/root/ask").stdout
     assert "1-good" not in said
     assert (
         "The hook /etc/immud/hooks.d/closing/2-bad failed for tomb my-own; "
@@ -51,3 +74,11 @@ def test_run_by_systemd_without_a_bus(container: Container) -> None:
     # Each ends with all it started, before the next begins.
     assert "inactive" in journal.splitlines()
     assert not any(line.isdigit() for line in journal.splitlines())
+
+    # While the system stops there may be no bus.
+    for hook in ("1-good", "2-bad", "3-last", "4-writable"):
+        container.run("rm", f"/etc/immud/hooks.d/closing/{hook}")
+    container.run("sh", "-c", NOTE)
+    container.run("systemctl", "start", "asks")
+    container.poweroff()
+    assert container.disk.read("/var/told") == "closing, stopping\n"
