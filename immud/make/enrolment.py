@@ -6,7 +6,7 @@ from dataclasses import replace
 from immud import atomic
 from immud.config import examine, load
 from immud.early.inputs import DROPINS, files
-from immud.errors import ImmudError, NoSuchTomb, TargetExists, WrongState
+from immud.errors import ConfigError, ImmudError, NoSuchTomb, TargetExists, WrongState
 from immud.make.target import Wish
 from immud.model import Config
 from immud.run import CommandFailed, run
@@ -54,9 +54,13 @@ def check_name(name: str, config: Config) -> None:
 
 def check(wish: Wish, uuid: str) -> None:
     """Raise the ConfigError there would be with the new table."""
-    _, errors = examine(also={path(wish.name): table(wish, uuid, "")})
-    if errors:
-        raise errors[0]
+    new = path(wish.name)
+    _, errors = examine(also={new: table(wish, uuid, "")})
+    for error in errors:
+        if error.file == new:
+            # Of a file that is not there yet, neither name nor line would help anybody.
+            raise ConfigError(str(error).removeprefix(f"{new}:{error.line}: "))
+        raise error
 
 
 async def enrol(volume: str, wish: Wish, title: str, file_system: str = "") -> bool:
