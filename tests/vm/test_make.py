@@ -1,36 +1,113 @@
 """Making a tomb on a real drive, with udev, the daemon and the device mapper looking on."""
 
+import json
 import os
 from pathlib import Path
 
-from tests.support.drive import PASSPHRASE, Drive
-from tests.support.tomb import state
+from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive, luks
+from tests.support.process import Completed
+from tests.support.tomb import assert_no_residue, state, wait_for
 from tests.support.vm import VM
 
 # As little work as cryptsetup does for a passphrase: the test is not about that.
 CHEAP = ("--iter-time", "10", "--pbkdf-memory", "1024")
 
 
-def blank(place: Path, size: int = 64 << 20) -> Drive:
+def blank(path: Path, size: int = 80 << 20) -> Drive:
     """A USB drive as it comes from the factory, if that writes nothing to it."""
-    path = place / "blank"
     path.touch()
     os.truncate(path, size)
-    return Drive(path, "", "", "BLANK001")
+    return Drive(path, "", "", path.name.upper())
 
 
-def test_a_fresh_drive_becomes_a_tomb(vm: VM, tmp_path: Path) -> None:
+def tomb(vm: VM, *arguments: str, key: str | bytes = PASSPHRASE, status: int = 0) -> Completed:
+    """`immud tomb`, with a passphrase on its standard input, and how it has to end."""
+    done = vm.run("immud", "tomb", *arguments, input=key, check=False, timeout=200)
+    assert done.status == status, done
+    return done
+
+
+def plug(vm: VM, drive: Drive, node: str = "sda") -> None:
+    vm.plug(drive)
+    vm.wait_until(f"test -b /dev/{node} && udevadm settle")
+
+
+def test_a_fresh_drive_becomes_a_tomb_with_everybodys_home(vm: VM, tmp_path: Path) -> None:
     vm.run("rm", "/etc/immud/immud.toml")
-    vm.plug(blank(tmp_path))
-    vm.wait_until("test -b /dev/sda && udevadm settle")
-    made = vm.run(
-        *("immud", "tomb", "create", "/dev/sda", "--passphrase-fd", "0", *CHEAP),
-        *("--yes-i-mean", "/dev/sda"),
-        input=PASSPHRASE,
-        check=False,
-        timeout=200,
-    )
-    print(made.stdout, made.stderr)
-    print("\n".join(vm.messages("-b", "-u", "immud", "-n", "20")))
-    assert made.status == 0
+    drive = blank(tmp_path / "blank")
+    plug(vm, drive)
+    make = ("create", "/dev/sda", "--from", "/home", "--passphrase-fd", "0")
+    assert "--yes-i-mean" in tomb(vm, *make, status=2).stderr
+    assert "holds the running system" in tomb(vm, "create", "/dev/vda", status=1).stderr
+
+    # A plain file there says whether the originals are seen, or the copies.
+    vm.run("touch", "/var/home/alice/copied")
+    made = tomb(vm, *make, *CHEAP, "--yes-i-mean", "/dev/sda")
+    assert "Tomb home is open at /var/home." in made.stdout, made
+    assert "immud close home && ls -A /var/home" in made.stdout
     assert state(vm) == "open"
+    assert vm.run("cat", "/home/alice/Documents/letter.txt", user="alice").stdout == "a letter\n"
+    listed = json.loads(tomb(vm, "list", "--json").stdout)
+    assert [(each["name"], each["state"], each["device"]) for each in listed] == [
+        ("home", "open", "/dev/sda")
+    ]
+    assert vm.run("stat", "-c", "%a %U", "/etc/immud/tombs/home.json").stdout == "600 root\n"
+
+
+def test_an_interrupted_run_is_gone_on_with(vm: VM, tmp_path: Path) -> None:
+    """Killed, and the drive pulled, while homes are copied."""
+    vm.run("rm", "/etc/immud/immud.toml")
+    script = "head -c 20M /dev/urandom >/var/home/alice/large; sha256sum /var/home/alice/large"
+    before = vm.shell(script, timeout=120)
+    drive = blank(tmp_path / "blank", 112 << 20)
+    plug(vm, drive)
+    make = ("create", "/dev/sda", "--from", "/var/home", "--partition")
+    make = (*make, "--passphrase-fd", "0", *CHEAP)
+    yes = ("--yes-i-mean", "/dev/sda")
+
+    pid = vm.start("immud", "tomb", *make, *yes, input=PASSPHRASE)
+    vm.wait_until("pgrep -x rsync", 120)
+    vm.run("kill", "-KILL", str(pid))
+    assert vm.finish(pid, 60).status != 0
+    # rsync ends by itself, and with it the mount and the mapping, whoever looks after them.
+    vm.wait_until("! pgrep -x rsync", 120)
+    assert_no_residue(vm)
+    assert "--from" in tomb(vm, "create", "/dev/sda", status=1).stderr
+
+    pid = vm.start("immud", "tomb", *make, *yes, input=PASSPHRASE)
+    vm.wait_until("pgrep -x rsync", 120)
+    vm.yank(drive)
+    done = vm.finish(pid, 60)
+    assert done.status == 1
+    assert "pulled out" in done.stderr, done
+    assert_no_residue(vm)
+
+    plug(vm, drive)
+    made = tomb(vm, *make, *yes)
+    assert "make an encrypted volume" not in made.stdout
+    assert state(vm) == "open"
+    assert vm.shell("sha256sum /var/home/alice/large") == before
+    vm.run("immud", "eject", "home")
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+
+
+def test_a_volume_made_elsewhere_is_enrolled_and_grows(vm: VM, tmp_path: Path) -> None:
+    vm.run("rm", "/etc/immud/immud.toml")
+    drive = luks(tmp_path / "foreign", serial="FOREIGN1")
+    plug(vm, drive)
+    tomb(vm, "enrol", "/dev/sda", "--key-file", "/etc/immud/keys/home")
+    wait_for(vm, "open")
+    assert vm.run("cat", f"/home/{LETTER}").stdout == CONTENT[LETTER]
+
+    def blocks() -> int:
+        return int(vm.run("stat", "-f", "-c", "%b", "/var/home").stdout)
+
+    vm.run("immud", "close", "home")
+    vm.yank(drive)
+    os.truncate(drive.path, 192 << 20)
+    vm.plug(drive)
+    wait_for(vm, "open")
+    before = blocks()
+    assert "has room for" in tomb(vm, "resize").stdout
+    assert blocks() > before
