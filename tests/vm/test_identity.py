@@ -91,9 +91,15 @@ def test_luks1_is_pinned_and_a_plain_drive_is_asked_for(
     vm: VM, drives: Callable[..., Drive], tmp_path: Path
 ) -> None:
     old = drives(version=1)
-    configure(vm, f'uuid = "{old.uuid}"\n{KEY}')
+    vm.run("sh", "-c", "umask 077; echo no >/etc/immud/keys/other")
+    configure(vm, f'uuid = "{old.uuid}"\nkey = "/etc/immud/keys/other"\n')
     vm.plug(old)
-    wait_for(vm, "open")
+    wait_for(vm, "failed")
+    assert "The key file /etc/immud/keys/other does not open the volume" in last_error(vm)
+    assert not vm.succeeds("test", "-e", PIN), "what did not open is not pinned"
+    assert_no_residue(vm)
+    configure(vm, f'uuid = "{old.uuid}"\n{KEY}')
+    vm.run("immud", "open", "home")
     assert json.loads(vm.run("cat", PIN).stdout)["type"] == "LUKS1"
     vm.yank(old)
     wait_for(vm, "absent")
