@@ -46,7 +46,14 @@ _PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 }
 
 
+_dlopen = ctypes.CDLL(None).dlopen
+_dlopen.restype, _dlopen.argtypes = c_void_p, (c_char_p, c_int)
+
+
 def _library() -> ctypes.CDLL:
+    # Bound as it is used: ctypes binds all of a library's symbols, and those of libcrypto,
+    # unless it is there already. That is a twentieth of an opening on a slow machine.
+    _dlopen(LIBRARY.encode(), os.RTLD_LAZY)
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
