@@ -75,7 +75,7 @@ def _new(where: str) -> int:
 @contextmanager
 def _loaded(drive: int, to: int, where: str, device: str) -> Iterator[libcryptsetup.Header]:
     _copy(drive, to, 0, _COMMON)
-    with libcryptsetup.header(where) as header:
+    with libcryptsetup.header(where, device) as header:
         try:
             header.load()
             loaded = True
@@ -85,13 +85,13 @@ def _loaded(drive: int, to: int, where: str, device: str) -> Iterator[libcryptse
             yield header
             return
     _copy(drive, to, 0, _LARGEST)
-    with libcryptsetup.header(where) as header:
+    with libcryptsetup.header(where, device) as header:
         try:
             header.load()
         except libcryptsetup.Failed as error:
             raise ImmudError(
-                f"The LUKS header of {device} is damaged ({error}); if you have a copy of it: "
-                "cryptsetup luksHeaderRestore"
+                f"The LUKS header of {device} is damaged, in both its copies; if you have another: "
+                f"cryptsetup luksHeaderRestore {device}"
             ) from error
         yield header
 

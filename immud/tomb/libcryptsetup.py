@@ -75,8 +75,8 @@ class Failed(ImmudError):
 class Header:
     """A LUKS header that was read: a context of the library. Raises Failed throughout."""
 
-    def __init__(self, library: ctypes.CDLL, context: c_void_p, path: str) -> None:
-        self._library, self._context, self._path = library, context, path
+    def __init__(self, library: ctypes.CDLL, context: c_void_p, title: str) -> None:
+        self._library, self._context, self._title = library, context, title
         self._said: list[tuple[int, str]] = []
         # Kept, for the library holds nothing but its address.
         self._log = _LOG(self._hear)
@@ -101,13 +101,13 @@ class Header:
         try:
             return (text or b"").decode()
         except UnicodeDecodeError as error:
-            raise ImmudError(f"The header on {self._path} makes no sense: {error}.") from error
+            raise ImmudError(f"The header on {self._title} makes no sense: {error}.") from error
 
     def load(self) -> None:
         """Read and check the header, LUKS1 or LUKS2."""
-        self._call(f"{self._path} has no readable LUKS header", "crypt_load", None, None)
+        self._call(f"{self._title} has no readable LUKS header", "crypt_load", None, None)
         if self.type not in ("LUKS1", "LUKS2"):
-            raise ImmudError(f"{self._path} is {self.type or 'nothing'}, and not LUKS.")
+            raise ImmudError(f"{self._title} is {self.type or 'nothing'}, and not LUKS.")
 
     @property
     def type(self) -> str:
@@ -183,13 +183,16 @@ class Header:
 
 
 @contextmanager
-def header(path: str) -> Iterator[Header]:
-    """The LUKS header in the file or at the beginning of the device `path`, not read yet."""
+def header(path: str, title: str) -> Iterator[Header]:
+    """The LUKS header in the file or at the beginning of the device `path`, not read yet.
+
+    Errors call it `title`.
+    """
     library, context = _library(), c_void_p()
     result = library.crypt_init(byref(context), os.fsencode(path))
     if result < 0:
-        raise Failed(f"{path} cannot be used", -result, "")
+        raise Failed(f"{title} cannot be used", -result, "")
     try:
-        yield Header(library, context, path)
+        yield Header(library, context, title)
     finally:
         library.crypt_free(context)

@@ -129,7 +129,8 @@ def _unlock(tell: Callable[[object], None], request: Request) -> None:
     It answers when the mapping is live and verified, and ends when udev knows it too.
     """
     secret.conceal()
-    with header.copied(request.device, request.tomb) as copy:
+    # Without a name: this may still be waiting for udev when the tomb is opened the next time.
+    with header.copied(request.device) as copy:
         expected = _expected(request, copy)
         copy.header.set_data(request.device)
         mapped = live.Live(request.mapping, lambda: tell(_told(request, expected)))
