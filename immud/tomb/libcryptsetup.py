@@ -165,7 +165,7 @@ class Header:
 
     def activate(
         self,
-        name: str,
+        name: str | None,
         secret: "ctypes.Array[ctypes.c_char]",
         length: int,
         *,
@@ -173,12 +173,14 @@ class Header:
     ) -> None:
         """Map the data as `name` with the first `length` bytes of `secret`; udev has seen it then.
 
-        Fails with EPERM where the secret is not one of the volume's.
+        Fails with EPERM where the secret is not one of the volume's. Without a name nothing is
+        mapped, and only the secret is tried.
         """
         self._call(
             "The volume cannot be unlocked",
             "crypt_activate_by_passphrase",
-            *(os.fsencode(name), ANY_SLOT, secret, length, ACTIVATE_READONLY if read_only else 0),
+            os.fsencode(name) if name else None,
+            *(ANY_SLOT, secret, length, ACTIVATE_READONLY if read_only else 0),
         )
 
 

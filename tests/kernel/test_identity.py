@@ -1,18 +1,20 @@
 """Headers that cryptsetup made, read through its library; no device-mapper is needed for that."""
 
 import asyncio
+import errno
 import json
 import os
 import random
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from immud.child import ChildTimeout, in_child
 from immud.errors import ImmudError
-from immud.tomb import header, identity
+from immud.tomb import header, identity, libcryptsetup, secret
 from immud.tomb.pin import differences, dumps, loads
 from tests.support import metadata
 from tests.support.drive import PASSPHRASE, Drive, luks
@@ -87,6 +89,23 @@ def test_the_copy_opens_what_the_drive_opens(make: Make) -> None:
         assert os.listdir(header.DIRECTORY) == []
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_it_is_the_copy_that_is_opened(make: Make, version: int) -> None:
+    drive = make("drive", version=version)
+    with header.copied(str(drive.path)) as copy:
+        copy.complete()
+        copy.header.set_data(str(drive.path))
+        # Whatever the drive answers from now on is not looked at.
+        with drive.path.open("r+b") as file:
+            file.write(bytes(1 << 20))
+        with pytest.raises(libcryptsetup.Failed) as caught:
+            try_key(copy, b"wrong")
+        assert caught.value.errno == errno.EPERM
+        try_key(copy, PASSPHRASE)
+    with pytest.raises(ImmudError, match="luksHeaderRestore"):
+        identity.of(str(drive.path))
+
+
 def test_what_is_no_volume_is_a_sentence(tmp_path: Path) -> None:
     for content in (b"", b"LUKS\xba\xbe\0\x02", os.urandom(1 << 20)):
         (tmp_path / "x").write_bytes(content)
@@ -114,12 +133,20 @@ def test_the_file_is_for_root_and_whole(make: Make) -> None:
 
 
 def read_all(path: str) -> str:
-    """What unlocking does of a header before it needs a key."""
+    """All that unlocking does but the mapping itself."""
     with header.copied(path) as copy:
         pin = identity.shown(copy.header)
         identity.require(path, pin, None)
         copy.complete()
+        copy.header.set_data(path)
+        with suppress(libcryptsetup.Failed):
+            try_key(copy, PASSPHRASE)
     return dumps(pin)
+
+
+def try_key(copy: header.Copy, passphrase: bytes) -> None:
+    with secret.held(passphrase) as (buffer, length):
+        copy.header.activate(None, buffer, length)
 
 
 def mutations(content: bytes, seed: int) -> Iterator[bytes]:
@@ -130,7 +157,7 @@ def mutations(content: bytes, seed: int) -> Iterator[bytes]:
         kind = chance.randrange(4)
         if kind == 0:
             del data[chance.choice((chance.randrange(600), chance.randrange(1 << 16))) :]
-        for _ in range(chance.choice((1, 4, 64)) if data else 0):
+        for _ in range(chance.choice((1, 1, 4, 64)) if data else 0):
             # Mostly where the fields and the JSON are, in one copy or in both.
             at = chance.choice((chance.randrange(512), chance.randrange(4096, 5600)))
             value = chance.choice((0, 0xFF, 0x7B, 0x22, chance.randrange(256)))
@@ -168,4 +195,4 @@ def test_a_damaged_header_is_read_or_refused_and_takes_nothing_with_it(
 
     asyncio.run(all_of_them())
     # Neither all survived, which would be no damage, nor none, which would test one line.
-    assert min(outcomes.values()) > 5, outcomes
+    assert min(outcomes.values()) > 1, outcomes
