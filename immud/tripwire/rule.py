@@ -21,7 +21,7 @@ from immud.rules import within
 # table; their names are here for systems that have a directory or a mount in their place.
 PLACES = (
     *("/proc", "/sys", "/dev", "/run", "/var", "/etc", "/tmp", "/sysroot/tmp"),
-    *("/mnt", "/media", "/boot", "/efi"),
+    *("/mnt", "/media", "/snap", "/boot", "/efi"),
 )
 NO_PRIVILEGES = ("nosuid", "nodev")
 

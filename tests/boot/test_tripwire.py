@@ -277,6 +277,7 @@ systemd-run --quiet --unit=long -p ProtectSystem=full -p ProtectHome=yes sleep 1
 systemd-run --quiet --unit=own -p PrivateMounts=yes sh -c 'mount -t tmpfs x /opt; exec sleep 1000'
 systemd-run --quiet --wait -p User=alice -p PAMName=login true
 unshare -m sh -c 'mount -t tmpfs x /usr/share/man; mount -t tmpfs x /other; immud verify'
+immud unlock --reason 'an ordinary day' -- sh -c 'touch /usr/x && immud verify && rm /usr/x'
 systemctl daemon-reload
 systemctl restart immud
 for n in $(seq 100); do mount -t tmpfs x /var/x; umount /var/x; done

@@ -14,6 +14,8 @@ import pytest
 
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import MountEntry
+from immud.model import Breach
+from immud.tripwire.rule import Expected, Seen, Tree, judge
 from immud.watch import statmount, table
 from immud.watch.authors import Act, Authors
 from immud.watch.table import Newcomers, Reading
@@ -234,3 +236,36 @@ def test_a_quick_look_costs_the_same_with_two_thousand_mounts_more(tmp_path: Pat
     newcomers.fresh(Reading())
     # Without statmount the file is read, and no cost is promised but that it ends.
     assert cost(look) < (3 * few + 0.0005 if HAS_STATMOUNT else 1)
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@in_namespace
+def test_the_rule_sees_a_switched_file_system_and_which_mounts_it_has(
+    tmp_path: Path, quick: bool
+) -> None:
+    """Through another mount of it, as fsconfig(2) or a failing disk would: nobody is told."""
+    if not quick:
+        slowly()
+    protected, other = str(tmp_path / "protected"), str(tmp_path / "other")
+    os.mkdir(protected)
+    os.mkdir(other)
+    kernel.mount("tmpfs", protected, "tmpfs", 0)
+    kernel.mount(protected, other, None, kernel.MS_BIND)
+    kernel.mount_setattr(protected, set_=RDONLY)
+    entry = table.top(protected)
+    assert entry
+    expected = Expected(trees=(Tree(protected, True, entry.dev, entry.root, "rw"),))
+
+    def kinds() -> list[tuple[Breach, str]]:
+        seen = Seen(Reading().visible((protected, other)), frozenset({other}))
+        return [(broken.kind, broken.path) for broken in judge(expected, seen)]
+
+    assert kinds() == [(Breach.WAY_IN, other)]
+    kernel.mount(None, other, None, kernel.MS_REMOUNT | kernel.MS_RDONLY)
+    assert kinds() == [(Breach.SUPERBLOCK, protected)]
+    kernel.mount(None, other, None, kernel.MS_REMOUNT)
+    assert kinds() == [(Breach.WAY_IN, other)]
+    kernel.umount2(other)
+    assert kinds() == []
+    kernel.umount2(protected)
+    assert kinds() == [(Breach.UNMOUNTED, protected)]
