@@ -79,7 +79,6 @@ class Expected:
         """Whether a mount can be no breach, whatever its attributes become."""
         return (
             not self.is_way_in(dev, root)
-            and not self.covers(target)
             and any(within(target, place) for place in self.places)
             and all(tomb.dev != dev for tomb in self.tombs)
         )

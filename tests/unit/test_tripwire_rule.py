@@ -264,7 +264,7 @@ def test_an_ordinary_day(entries: list[MountEntry]) -> None:
 
 @given(
     places | st.sampled_from(["/data", "/usr/share/x", "/x"]),
-    st.sampled_from([DISK, "0:40"]),
+    st.sampled_from([DISK, "0:40", TOMB.dev]),
     st.sampled_from(["/", "/usr", "/usr/x", "/var/x", "/boot", "/x"]),
     st.booleans(),
 )
