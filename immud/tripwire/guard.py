@@ -135,7 +135,7 @@ class Guard:
             self._expected = replace(self._expected, tombs=tombs)
             self._newcomers.forget()
             self._everything = True
-        if self._everything:
+        if self._everything or self._authors.lost:
             self._everything = False
             self._suspects = self._newcomers.all(reading)
         else:
@@ -170,10 +170,12 @@ class Guard:
         return finding
 
     def stir(self) -> None:
-        """The mount table changed: once it has come to rest, look at all of it."""
+        """The mount table changed: a little later, look at all of it, for mounts that were moved
+        or made long before. Where the kernel names each that is attached there is no need to.
+        """
         if self._links:
             self._links.want(row.path for row in self._plan.rows)
-        if not self._thorough:
+        if not self._thorough and not self._authors.available:
             self._thorough = asyncio.get_running_loop().call_later(THOROUGH, self._look_at_all)
 
     def _boring(self, dev: str, root: str, target: str) -> bool:

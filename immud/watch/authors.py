@@ -7,6 +7,7 @@ the kernel knows the number alone, and mount(8) ends within a millisecond: then 
 import ctypes
 import os
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ FAN_MARK_ADD = 0x01
 FAN_MARK_MNTNS = 0x110
 FAN_MNT_ATTACH = 0x0100_0000
 FAN_MNT_DETACH = 0x0200_0000
+FAN_Q_OVERFLOW = 0x4000
 FAN_EVENT_INFO_TYPE_MNT = 7
 
 _METADATA = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
@@ -34,9 +36,12 @@ class Act(NamedTuple):
 
 
 class Authors:
-    """`take` tells nothing where the kernel does not."""
+    """`take` tells nothing where the kernel does not. `lost` is whether some acts were too many
+    to be told the last time.
+    """
 
     def __init__(self) -> None:
+        self.lost = False
         self._fd = -1
         fd: int = _libc.fanotify_init(FAN_REPORT_MNT | FAN_CLOEXEC | FAN_NONBLOCK, 0)
         if fd < 0:
@@ -61,19 +66,19 @@ class Authors:
     def take(self) -> list[Act]:
         """What was done since the last call, in order."""
         found: list[Act] = []
+        self.lost = False
         with suppress(BlockingIOError):
             while self.available:
-                found += _acts(os.read(self._fd, 65536))
+                found += self._acts(os.read(self._fd, 65536))
         return found
 
-
-def _acts(data: bytes) -> list[Act]:
-    found = []
-    while data:
-        length, _, _, header, mask, _, pid = _METADATA.unpack_from(data)
-        if length > header:  # a queue that overflowed says so without a mount
-            kind, _, _, mount = _INFO.unpack_from(data, header)
-            if kind == FAN_EVENT_INFO_TYPE_MNT:
-                found.append(Act(bool(mask & FAN_MNT_ATTACH), mount, pid))
-        data = data[length:]
-    return found
+    def _acts(self, data: bytes) -> Iterator[Act]:
+        while data:
+            length, _, _, header, mask, _, pid = _METADATA.unpack_from(data)
+            if mask & FAN_Q_OVERFLOW:
+                self.lost = True
+            else:
+                kind, _, _, mount = _INFO.unpack_from(data, header)
+                if kind == FAN_EVENT_INFO_TYPE_MNT:
+                    yield Act(bool(mask & FAN_MNT_ATTACH), mount, pid)
+            data = data[length:]

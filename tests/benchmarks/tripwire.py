@@ -3,7 +3,8 @@
 In a container, the real daemon: its processor time (all of it, kernel and user, by
 proc_pid_schedstat) while somebody mounts and unmounts, divided by the number of changes. They
 are further apart than the daemon's own pause, so that each is looked at by itself, and last for
-long enough to have in them the looks at the whole table that follow changes. The many mounts are
+long enough to have in them the looks at the whole table that follow changes (before Linux 6.14,
+where the kernel does not name every mount that is attached). The many mounts are
 binds in a private directory: they are there, and PID 1 and other namespaces do not see them come.
 
 Beside it, the same where statmount(2) and listmount(2) are not to be used, as on Linux 6.1.

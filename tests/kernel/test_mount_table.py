@@ -205,6 +205,21 @@ def test_who_mounted_and_who_unmounted(tmp_path: Path) -> None:
     assert authors.take() == []
 
 
+@in_namespace
+def test_acts_that_are_too_many_are_said_to_be_lost(tmp_path: Path) -> None:
+    authors = Authors()
+    with open("/proc/sys/fs/fanotify/max_queued_events", encoding="ascii") as file:
+        limit = int(file.read())
+    for _ in range(limit // 2 + 1):
+        kernel.mount("tmpfs", str(tmp_path), "tmpfs", 0)
+        kernel.umount2(str(tmp_path))
+    acts = authors.take()
+    assert authors.lost == HAS_AUTHORS
+    assert len(acts) == (limit if HAS_AUTHORS else 0)
+    assert authors.take() == []
+    assert not authors.lost
+
+
 def cost(work: Callable[[], object]) -> float:
     """Seconds of processor time a call takes, the least of several."""
     taken = []
