@@ -38,14 +38,16 @@ class Health:
     stale: bool = False
 
 
-# How a superblock says that nothing can be written: since Linux 6.14 ext4 has words of its own
-# for what was an error's doing.
+# How a superblock says that nothing can be written. What was an error's doing ext4 does not say
+# at all in Linux 6.12 to 6.14, and in words of its own since then.
 _STOPPED = frozenset({"ro", "emergency_ro"})
 _UNWRITTEN = frozenset({"noload"}.union(*(one.unwritten for one in FILE_SYSTEMS.values())))
 
 
-def of(entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False) -> Health:
-    """The health of the file system mounted as `entry`. Pure.
+def of(
+    entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False, errors: int = 0
+) -> Health:
+    """The health of the file system mounted as `entry`, with as many errors on record. Pure.
 
     Whoever wants it read-only has its mapping read-only: a superblock that is so
     on a writable mapping is the work of errors.
@@ -53,7 +55,7 @@ def of(entry: MountEntry | None, *, mapped_read_only: bool, down: bool = False) 
     if entry is None:
         return Health()
     words = set(entry.super_options.split(","))
-    stopped = bool(words & _STOPPED)
+    stopped = bool(words & _STOPPED or (errors and "errors=remount-ro" in words))
     fault = Fault.NONE
     if down or "shutdown" in words:
         fault = Fault.DOWN
@@ -67,7 +69,22 @@ def look(mapping: dm.Mapping | None, target: str, *, down: bool = False) -> Heal
     if mapping is None:
         return Health()
     entry = mountinfo.top(mountinfo.read(), target)
-    return of(entry, mapped_read_only=drive.read_only(mapping.number), down=down)
+    return of(
+        entry,
+        mapped_read_only=drive.read_only(mapping.number),
+        down=down,
+        errors=_errors(mapping.nodes[1]) if entry and entry.fstype == "ext4" else 0,
+    )
+
+
+def _errors(node: str) -> int:
+    """How many errors an ext4 has on record, which a checker takes off it."""
+    try:
+        path = f"/sys/fs/ext4/{os.path.basename(node)}/errors_count"
+        with open(path, encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 0
 
 
 def is_down(target: str) -> bool:

@@ -279,6 +279,16 @@ def test_whose_doing_it_is_that_nothing_can_be_written(
     assert health.of(seen, mapped_read_only=mapped_read_only, down=down) == expected
 
 
+def test_errors_on_record_stop_what_is_to_stop_at_one() -> None:
+    """Linux 6.12 shows such an ext4 as writable, and refuses every write (d3476f3dad4a)."""
+    stops = entry("rw", "rw,errors=remount-ro")
+    found = health.of(stops, mapped_read_only=False, errors=1)
+    assert found == Health("ext4", True, Fault.READ_ONLY)
+    assert health.of(stops, mapped_read_only=False) == Health("ext4")
+    goes_on = health.of(entry("rw", "rw"), mapped_read_only=False, errors=1)
+    assert goes_on == Health("ext4")
+
+
 def test_what_to_run_is_said() -> None:
     how = health.repair(TombConfig("home", label="x", key="/etc/k"), "/dev/sdb1", "ext4")
     assert how == (
