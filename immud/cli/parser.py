@@ -178,9 +178,10 @@ COMMANDS = (
         "run one command that can write to / and /usr",
         "Runs one command for which / and /usr are writable, while everybody else keeps seeing "
         "them read-only. It runs here, with this terminal and environment, as root; when it ends, "
-        "so does all that it has started. Without a command, a shell. The journal has who, when, "
-        "and which files under /usr changed. Where /usr is an image, this is a trial: what is "
-        "written to /usr, and to dpkg's database, is gone afterwards.",
+        "so does all that it has started, and its exit status is the one you get. Without a "
+        "command, a shell. Whoever is not root is asked by polkit, by way of pkexec. The journal "
+        "has who, when, and which files under /usr changed. Where /usr is an image, this is a "
+        "trial: what is written to /usr, and to dpkg's database, is gone afterwards.",
         "unlock",
         "unlock",
         (
