@@ -172,8 +172,7 @@ def flipped(seed: int) -> Callable[[Path], None]:
 def test_flipped_bits_are_an_answer_and_leave_nothing(vm: VM, drives: Callable[..., Drive]) -> None:
     made = {
         f"{fstype}{seed}": drives(fstype=fstype, damage=flipped(seed))
-        for fstype in ("ext4", "xfs", "btrfs")
-        for seed in (1, 2, 3)
+        for fstype, seed in (("ext4", 1), ("ext4", 2), ("xfs", 1), ("btrfs", 1), ("btrfs", 2))
     }
     made["ext43"] = drives(damage=flipped(4), label=ODD)
     places = tombs(vm, **made)
