@@ -76,3 +76,13 @@ def test_a_home_in_memory_is_worked_in_and_comes_and_goes(vm: VM, home_drive: Dr
     assert shown(vm) == "tmpfs 1"
     assert vm.succeeds("systemctl", "is-active", "shell"), "it held nothing of the tomb"
     assert_no_residue(vm)
+
+    vm.run("systemctl", "stop", "shell")
+    configure(vm, TABLE.replace("volatile", "nologin"))
+    vm.wait_until("grep -q 'Plug in' /run/nologin")
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    vm.wait_until("! test -e /run/nologin")
+    vm.yank(home_drive)
+    vm.wait_until("grep -q 'Plug in' /run/nologin")
+    wait_for(vm, "absent")
