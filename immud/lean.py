@@ -11,11 +11,27 @@ Each of them may be missing as far as those who import them are concerned, which
 """
 
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 
 UNUSED = (
     *("gi", "ssl", "bz2", "lzma"),
     *("rich", "better_exceptions", "colorama", "twisted", "greenlet"),
 )
+
+
+def bare(name: str) -> None:
+    """Let modules of the package `name` be imported without what its own first lines import.
+
+    Raises ImportError where there is no such package.
+    """
+    if name in sys.modules:
+        return
+    spec = PathFinder.find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        raise ImportError(f"there is no package {name}", name=name)
+    # What the import system itself would make of it, without running it.
+    sys.modules[name] = module_from_spec(spec)
 
 
 def block() -> None:

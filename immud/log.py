@@ -14,7 +14,12 @@ import traceback
 from enum import IntEnum, StrEnum
 from typing import Any
 
-import structlog
+from immud import lean
+
+# Of the library only its bound logger is used; the rest would bring its printing and testing.
+lean.bare("structlog")
+from structlog._base import BoundLoggerBase  # noqa: E402
+from structlog.typing import EventDict  # noqa: E402
 
 JOURNAL = "/run/systemd/journal/socket"
 IDENTIFIER = "immud"
@@ -149,7 +154,7 @@ def encode(fields: dict[str, str]) -> bytes:
     return bytes(out)
 
 
-class Logger(structlog.BoundLoggerBase):
+class Logger(BoundLoggerBase):
     """structlog's logger with the levels of syslog, typed.
 
     `message_id` becomes MESSAGE_ID, `errno` ERRNO, anything else IMMUD_<NAME>.
@@ -185,7 +190,7 @@ class Logger(structlog.BoundLoggerBase):
 WELL_KNOWN = {"message_id": "MESSAGE_ID", "errno": "ERRNO"}
 
 
-def _render(_: object, __: str, event: structlog.types.EventDict) -> tuple[tuple[Any, ...], Any]:
+def _render(_: object, __: str, event: EventDict) -> tuple[tuple[Any, ...], Any]:
     """The last structlog processor: an event as the arguments of `_Output.event`."""
     message, level = event.pop("event"), event.pop("_level")
     fields = {
@@ -206,11 +211,7 @@ sink = Sink()
 
 def get(**fields: Any) -> Logger:
     """A logger that adds these fields to each of its lines."""
-    logger = structlog.wrap_logger(
-        _Output(), processors=[_render], wrapper_class=Logger, context_class=dict
-    )
-    bound: Logger = logger.bind(**fields)
-    return bound
+    return Logger(_Output(), [_render], dict(fields))
 
 
 def loop_exception_handler(loop: object, context: dict[str, Any]) -> None:

@@ -17,9 +17,13 @@ from immud.bus.stream import Stream, close_all, connect
 
 lean.block()
 try:
-    from dbus_next import Message, MessageFlag, MessageType, Variant  # type: ignore[attr-defined]
+    # The package itself would bring a connection, proxies and an XML parser.
+    lean.bare("dbus_next")
+    import dbus_next.errors  # noqa: F401 - the first, or they import one another in a circle
     from dbus_next._private.unmarshaller import Unmarshaller
-    from dbus_next.signature import SignatureTree
+    from dbus_next.constants import MessageFlag, MessageType
+    from dbus_next.message import Message
+    from dbus_next.signature import SignatureTree, Variant
 except ImportError:
     from dbus_fast import Message, MessageFlag, MessageType, Variant  # type: ignore
     from dbus_fast._private.unmarshaller import Unmarshaller  # type: ignore
