@@ -112,10 +112,21 @@ def perform(
                 raise OSError(errno.EBUSY, "something below it could not be kept writable", "/")
             _ACTIONS[step.op](step, trees)
         except OSError as error:
-            if step.op == "attach":
+            if step.op == "attach" or _left_on_root(step):
                 failed.setdefault(step.target, str(error))
             problems.append(_problem(step, error))
     return problems
+
+
+def _left_on_root(step: Step) -> bool:
+    """Whether what people write to is now on the root file system, which is to be read-only.
+
+    A /tmp whose tmpfs is missing; a directory whose place a link did not take.
+    """
+    if step.op == "tmpfs":
+        return True
+    link = step.op in ("link", "relink", "swap")
+    return link and os.path.isdir(step.target) and not os.path.islink(step.target)
 
 
 def _attach(step: Step, trees: Trees) -> None:

@@ -116,11 +116,15 @@ def _shows(where: str, source: str) -> bool:
 
 
 def _wants_tmp_mount(root: str) -> bool:
-    """Whether the system makes /tmp a tmpfs of its own: tmp.mount enabled and not masked."""
+    """Whether the system makes /tmp a tmpfs of its own: tmp.mount enabled and not masked.
+
+    Where that cannot be seen, it does not: a link is harmless then, for tmp.mount leaves
+    one alone, and a /tmp that nobody makes would be read-only.
+    """
     for base in _UNIT_DIRS:
         kind, content = look(f"{root}{base}/tmp.mount")
         if kind == "link" and content == "/dev/null":
             return False
-        if look(f"{root}{base}/local-fs.target.wants/tmp.mount")[0] != "absent":
+        if look(f"{root}{base}/local-fs.target.wants/tmp.mount")[0] not in ("absent", "unknown"):
             return True
     return False

@@ -83,7 +83,7 @@ def _boot(fault: Callable[[int, str], None]) -> tuple[int, bool]:
 
 def _usable() -> list[str]:
     """What a person could not do in this system."""
-    lacking = [path for path in ("/etc/x", "/var/x", "/root/x") if refuses(path)]
+    lacking = [path for path in ("/etc/x", "/var/x", "/root/x", "/tmp/x") if refuses(path)]
     if Path("/home.old/alice/letter").read_text() != "dear alice\n":
         lacking.append("the letter")
     return lacking
@@ -131,11 +131,16 @@ ERRORS = (errno.EIO, errno.EROFS, errno.EPERM, errno.EBUSY)
 
 @pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[n] for n in ERRORS])
 def test_every_call_fails_in_turn(image: Path, tmp_path: Path, number: int) -> None:
-    total = _count(image, tmp_path)
-    assert total > 50
     # every fourth call with each errno: all of them with one errno or another
-    for target in range(1 + ERRORS.index(number), total + 1, len(ERRORS)):
-        disk, where = _copy(image, tmp_path, "fault")
+    every_call_fails(image, tmp_path, number, 1 + ERRORS.index(number), len(ERRORS))
+
+
+def every_call_fails(image: Path, directory: Path, number: int, first: int, every: int) -> None:
+    """Let each `every`-th call of phase 1, from the `first` on, fail with errno `number`."""
+    total = _count(image, directory)
+    assert total > 50
+    for target in range(first, total + 1, every):
+        disk, where = _copy(image, directory, "fault")
         failed: list[str] = []
 
         def fault(count: int, name: str, target: int = target, failed: list[str] = failed) -> None:
@@ -149,14 +154,20 @@ def test_every_call_fails_in_turn(image: Path, tmp_path: Path, number: int) -> N
             return ([] if ready else ["READY=1"]) + _usable()
 
         lacking = namespaced(work)
-        assert lacking == [], f"call {target} fails with {errno.errorcode[number]}: {lacking}"
+        assert lacking == [], (
+            f"call {target}, {failed}, fails with {errno.errorcode[number]}: {lacking}"
+        )
         namespaced(lambda disk=disk, where=where: _whole(disk, where))  # type: ignore[misc]
 
 
 def test_cut_off_before_every_call_the_next_start_goes_on(image: Path, tmp_path: Path) -> None:
-    total = _count(image, tmp_path)
-    for target in range(1, total + 1, 3):
-        disk, where = _copy(image, tmp_path, "kill")
+    cut_off_before(image, tmp_path, 3)
+
+
+def cut_off_before(image: Path, directory: Path, every: int) -> None:
+    """Kill phase 1 before each `every`-th of its calls, and start it again."""
+    for target in range(1, _count(image, directory) + 1, every):
+        disk, where = _copy(image, directory, "kill")
 
         def kill(count: int, _name: str, target: int = target) -> None:
             if count == target:
