@@ -23,7 +23,7 @@ def test_enable_refuses_and_says_where(container: Container) -> None:
         with pytest.raises(CommandFailed, match="exit status 1") as refused:
             enable(container)
         assert said in str(refused.value)
-        assert container.disk.run("ls", "/etc/immud").stdout == "immud.toml\n"
+        assert container.disk.run("ls", "/etc/immud").stdout == "hooks.d\nimmud.toml\n"
 
 
 def test_the_last_good_plan_is_used(container: Container) -> None:
