@@ -134,7 +134,7 @@ def test_xfs_and_btrfs_and_a_switch_that_is_on(vm: VM, drives: Callable[..., Dri
         "import fcntl, os; fcntl.ioctl(os.open('/var/tombs/xfs', 0), 0x8004587D, b'\\2\\0\\0\\0')"
     )
     vm.run("python3", "-c", down)
-    vm.wait_until("immud status | grep -q 'has shut down'", 10)
+    vm.wait_until("immud status --json | grep -q 'has shut down'", 10)
     for name, place in places.items():
         vm.yank(made[name])
         place.wait('s "absent"')
