@@ -12,7 +12,8 @@ where any row cannot be changed, and plan nothing where nothing is to do:
     if outcome.reboot:              # a sentence: when and why, or ""
         print(outcome.reboot)
 
-`progress`, if given, is called with each step before it is performed. The steps
+`progress`, if given, is called with each step before it is performed, `told` with a few words
+now and then by one that takes long. The steps
 of a dry run are those that a real run would perform, in their order. Root only.
 """
 
@@ -22,12 +23,17 @@ from dataclasses import dataclass
 from immud.adopt.execute import carry_out
 from immud.adopt.notes import adopt_notes, reboot_due, release_notes
 from immud.adopt.observe import observe
-from immud.adopt.plan import adopt_steps, release_steps
+from immud.adopt.plan import adopt_steps, finish_steps, release_steps
 from immud.adopt.root import open_root
 from immud.adopt.steps import Step
 from immud.early.plan import Row
 
 Progress = Callable[[Step], None]
+Told = Callable[[str], None]
+
+
+def _silent(_words: str) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ def adopt(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    told: Told = _silent,
 ) -> Outcome:
     """Move the directories of `rows` behind their links.
 
@@ -54,7 +61,7 @@ def adopt(
         observed = observe(root, table)
         steps = adopt_steps(rows, observed)
         if not dry_run:
-            carry_out(root, steps, progress)
+            carry_out(root, steps, progress, told)
         return Outcome(steps, adopt_notes(rows, observed), reboot_due(steps, observed))
 
 
@@ -64,11 +71,28 @@ def release(
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
+    told: Told = _silent,
 ) -> Outcome:
     """Put the directories of `rows` back in place of their links. Raises as `adopt` does."""
     with open_root(lock=not dry_run) as root:
         observed = observe(root, table)
         steps = release_steps(rows, observed)
         if not dry_run:
-            carry_out(root, steps, progress)
+            carry_out(root, steps, progress, told)
         return Outcome(steps, release_notes(rows, observed), reboot_due(steps, observed))
+
+
+def finish(
+    rows: tuple[Row, ...],
+    table: tuple[Row, ...],
+    *,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    told: Told = _silent,
+) -> Outcome:
+    """Remove what adopting or releasing `rows` kept when it copied them. Raises as `adopt` does."""
+    with open_root(lock=not dry_run) as root:
+        steps = finish_steps(rows, observe(root, table))
+        if not dry_run:
+            carry_out(root, steps, progress, told)
+        return Outcome(steps, (), "")

@@ -3,24 +3,35 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from typing import assert_never
 
+from immud.adopt import copying
 from immud.adopt.facts import parent
-from immud.adopt.root import relative
+from immud.adopt.root import at, relative, sync_directory
 from immud.adopt.steps import (
     Attach,
+    Copy,
     Detach,
     Exchange,
+    Idle,
     MakeDirectory,
+    MakeHidden,
     MakeLink,
+    Place,
     ReloadProfiles,
     RemoveEmpty,
     RemoveFile,
+    RemoveHidden,
+    RemoveKept,
     RemoveLink,
+    SetAside,
     Step,
     Sync,
+    TakeBack,
+    Unchanged,
     WriteFile,
 )
 from immud.early import kernel
@@ -45,9 +56,14 @@ _REASONS = {
 
 
 def carry_out(
-    root: int, steps: tuple[Step, ...], progress: Callable[[Step], None] | None = None
+    root: int,
+    steps: tuple[Step, ...],
+    progress: Callable[[Step], None] | None = None,
+    told: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Perform `steps` in their order; `root` is what `open_root` gives.
+
+    `told` hears in a few words how far a step is that takes long.
 
     Raises an ImmudError at the first that fails, with its row as it was before. Where
     a process ends in between, the next adopt or release goes on from what it left.
@@ -56,7 +72,7 @@ def carry_out(
         if progress:
             progress(step)
         try:
-            perform(root, step)
+            perform(root, step, told)
         except OSError as error:
             undo(root, steps[:number], step)
             raise _explained(step, error) from error
@@ -82,7 +98,7 @@ def undo(root: int, done: tuple[Step, ...], failed: Step) -> None:
             perform(root, step)
 
 
-def perform(root: int, step: Step) -> None:
+def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None) -> None:  # noqa: PLR0912 - one for each
     """Perform one step. Raises OSError, or ImmudError where a thing is not what it has to be."""
     match step:
         case MakeDirectory():
@@ -109,19 +125,37 @@ def perform(root: int, step: Step) -> None:
             remove_file(step)
         case ReloadProfiles():
             reload_profiles()
+        case MakeHidden():
+            copying.make_hidden(root, step)
+        case Idle():
+            copying.idle(step)
+        case Copy():
+            copying.copy(root, step, told)
+        case Unchanged():
+            copying.unchanged(root, step)
+        case Place():
+            copying.place(root, step)
+        case TakeBack():
+            copying.take_back(root, step)
+        case SetAside():
+            copying.set_aside(root, step)
+        case RemoveHidden():
+            copying.remove_hidden(root, step)
+        case RemoveKept():
+            name, fd = at(root, step.path)
+            shutil.rmtree(name, dir_fd=fd)
         case _:
             assert_never(step)
 
 
 def make_directory(root: int, step: MakeDirectory) -> None:
-    """mkdir(2) with exactly the mode; what is below /run exists only outside the clone."""
+    """mkdir(2) with exactly the mode; in /run its parents, too, are made where they are missing."""
     mask = os.umask(0)
     try:
         if step.path.startswith("/run/"):
             os.makedirs(parent(step.path), 0o755, exist_ok=True)
-            os.mkdir(step.path, step.mode)
-        else:
-            os.mkdir(relative(step.path), step.mode, dir_fd=root)
+        name, fd = at(root, step.path)
+        os.mkdir(name, step.mode, dir_fd=fd)
     finally:
         os.umask(mask)
 
@@ -136,7 +170,7 @@ def remove_link(root: int, step: RemoveLink) -> None:
 def sync(root: int, step: Sync) -> None:
     """fsync(2) of each directory."""
     for path in step.paths:
-        sync_directory(relative(path), root)
+        sync_directory(*at(root, path))
 
 
 def detach(root: int, step: Detach) -> None:
@@ -186,16 +220,9 @@ def reload_profiles() -> None:
         asyncio.run(run("systemctl", "reload", "apparmor.service"))
 
 
-def sync_directory(path: str, root: int | None = None) -> None:
-    """fsync(2) of one, relative to `root` where that is given."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _explained(step: Step, error: OSError) -> ImmudError:
-    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    reason = error.strerror or str(error)
+    if not isinstance(step, Copy):
+        reason = _REASONS.get(error.errno or 0, reason)
     kind = _KINDS.get(error.errno, ImmudError)
     return kind(f"could not {step.describe()}: {reason}. Nothing is lost, and what was done stays.")

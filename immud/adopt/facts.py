@@ -77,6 +77,8 @@ class Parent:
     why: str = ""
     device: int = 0
     read_only: bool = False
+    elsewhere: bool = False
+    unfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,12 @@ class RowFacts:
 
     `path` is what is at the row's path, `directory` at the place it leads to,
     `beside` at the name next to the path that an exchange there passes through.
+    Where data have to be copied, `kept` is what is at the name the original keeps,
+    `hidden` where its copy grows, `set_aside` where what was released is kept;
+    `copied` is what a release put beside the path, and `placed` says that `directory`
+    is a copy of a run that was cut off. `users` are who could write in path or
+    directory unnoticed, `keepers` the same in what is kept, which `holds` these;
+    `inside` is what is mounted inside the directory.
     """
 
     row: Row
@@ -107,6 +115,23 @@ class RowFacts:
     below: tuple[str, ...] = ()
     over: Mounted | None = None
     declared: tuple[Declared, ...] = ()
+    kept: Entry = Entry()
+    hidden: Entry = Entry()
+    set_aside: Entry = Entry()
+    copied: Entry = Entry()
+    holds: tuple[str, ...] = ()
+    placed: bool = False
+    users: tuple[str, ...] = ()
+    keepers: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+
+    @property
+    def copies(self) -> bool:
+        """Whether path and directory are on two file systems, and data have to be copied."""
+        here, there = self.path_parent, self.directory_parent
+        if self.volatile or self.at_boot or not here.same:
+            return False
+        return there.elsewhere or (there.same and here.device != there.device)
 
     @property
     def volatile(self) -> bool:
@@ -157,6 +182,21 @@ def beside(path: str) -> str:
     """The name next to `path` that boot, too, passes through: /.immud.media for /media."""
     head, _, name = path.rpartition("/")
     return f"{head}/.immud.{name}"
+
+
+def kept(path: str) -> str:
+    """The name the original keeps, once its copy is in use."""
+    return f"{path}.immud-adopted"
+
+
+def set_aside(path: str) -> str:
+    """The name that what was copied back keeps."""
+    return f"{path}.immud-released"
+
+
+def copy_of(path: str) -> str:
+    """Where a copy that is going to be at `path` grows, in a directory of root's alone."""
+    return f"{beside(path)}/{path.rpartition('/')[2]}"
 
 
 def parent(path: str) -> str:

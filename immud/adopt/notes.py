@@ -1,6 +1,6 @@
 """What a person is told besides the steps: what was left alone, and whether to reboot."""
 
-from immud.adopt.facts import Observed
+from immud.adopt.facts import Observed, kept
 from immud.adopt.plan import left_alone
 from immud.adopt.steps import Detach, Exchange, Step
 from immud.early.plan import Row
@@ -8,8 +8,20 @@ from immud.early.plan import Row
 
 def adopt_notes(rows: tuple[Row, ...], observed: Observed) -> tuple[str, ...]:
     """A sentence for each row that adopting leaves as it is."""
-    chosen = (fact for fact in observed.rows if fact.row in rows)
-    return tuple(note for fact in chosen if (note := left_alone(fact)))
+    chosen = [fact for fact in observed.rows if fact.row in rows]
+    notes = [note for fact in chosen if (note := left_alone(fact))]
+    copied = [
+        fact.row.path
+        for fact in chosen
+        if fact.copies
+        and ((fact.path.is_directory and not fact.path.empty) or fact.kept.is_directory)
+    ]
+    if copied:
+        notes.append(
+            f"The originals are kept ({_list({kept(path) for path in copied})}) until you "
+            f"run: immud adopt --finish {' '.join(copied)}"
+        )
+    return tuple(notes)
 
 
 def release_notes(rows: tuple[Row, ...], observed: Observed) -> tuple[str, ...]:

@@ -2,13 +2,27 @@
 
 import os
 import stat
+from contextlib import suppress
+from dataclasses import replace
 
-from immud.adopt import apparmor, declared, views
-from immud.adopt.facts import AppArmor, Declared, Entry, Kind, Mounted, Observed, Parent, RowFacts
+from immud.adopt import apparmor, copying, declared, users, views
+from immud.adopt.facts import (
+    AppArmor,
+    Declared,
+    Entry,
+    Kind,
+    Mounted,
+    Observed,
+    Parent,
+    RowFacts,
+    copy_of,
+)
 from immud.adopt.facts import beside as beside_of
+from immud.adopt.facts import kept as kept_of
 from immud.adopt.facts import parent as parent_of
-from immud.adopt.root import relative
-from immud.early import mountinfo
+from immud.adopt.facts import set_aside as set_aside_of
+from immud.adopt.root import at, relative
+from immud.early import mountinfo, plan
 from immud.early.mountinfo import MountEntry
 from immud.early.plan import Row
 
@@ -19,6 +33,10 @@ _NAMES = {
     stat.S_IFBLK: "a block device",
     stat.S_IFCHR: "a character device",
 }
+
+
+# What is mounted from these is gone, or another, after a boot.
+_FLEETING = ("tmpfs", "ramfs", "overlay", "aufs", "rootfs")
 
 
 def observe(root: int, table: tuple[Row, ...]) -> Observed:
@@ -61,13 +79,13 @@ def _row(
 ) -> RowFacts:
     volatile = row.directory.startswith("/run/")
     path = entry(row.path, root)
-    place = Parent("/run") if volatile else _parent(root, parent_of(row.directory), mounts)
+    place = Parent("/run") if volatile else _parent(root, parent_of(row.directory), mounts, asked)
     # A directory in /run, or in a /var of its own, is not on the file system of the clone.
     there = None if volatile or not place.same else root
     directory = entry(row.directory, there)
     here = path.is_directory and not (path.empty and directory.is_directory)
     inside = (row.path, root) if here else (row.directory, there)
-    return RowFacts(
+    fact = RowFacts(
         row=row,
         path=path,
         directory=directory,
@@ -86,6 +104,31 @@ def _row(
             if one.where in (row.path, row.directory) or one.where.startswith(f"{row.path}/")
         ),
     )
+    return _across(root, fact, mounts) if fact.copies else fact
+
+
+def _across(root: int, fact: RowFacts, mounts: tuple[MountEntry, ...]) -> RowFacts:
+    """What is of interest only where data have to be copied: /proc is looked through."""
+    row = fact.row
+    kept, aside, hidden = kept_of(row.path), set_aside_of(row.directory), beside_of(row.directory)
+    old = entry(kept, root), entry(*at(root, aside))
+    return replace(
+        fact,
+        kept=old[0],
+        set_aside=old[1],
+        hidden=entry(*at(root, hidden)),
+        copied=entry(copy_of(row.path), root),
+        placed=copying.is_placed(root, hidden, row.directory),
+        inside=tuple(m.target for m in mounts if m.target.startswith(f"{row.directory}/")),
+        users=users.of((row.path, row.directory)),
+        keepers=users.of((kept, aside)) if any(e.is_directory for e in old) else (),
+        holds=tuple(
+            f"{path}/{name}"
+            for path, seen in zip((kept, aside), old, strict=True)
+            if seen.is_directory
+            for name in sorted(_names(*at(root, path)))
+        ),
+    )
 
 
 def _mounted(mount: MountEntry, row: Row, mounts: tuple[MountEntry, ...]) -> Mounted:
@@ -99,7 +142,9 @@ def _mounted(mount: MountEntry, row: Row, mounts: tuple[MountEntry, ...]) -> Mou
     return Mounted(mount.source, mount.fstype)
 
 
-def _parent(root: int, path: str, mounts: tuple[MountEntry, ...]) -> Parent:
+def _parent(
+    root: int, path: str, mounts: tuple[MountEntry, ...], asked: tuple[Declared, ...] = ()
+) -> Parent:
     """Prove that the clone's directory at `path` is the one everybody sees, or say why not."""
     steps = [path[:at] for at, c in enumerate(path) if c == "/" and at]
     for place in [*steps, path] if path != "/" else []:
@@ -118,7 +163,35 @@ def _parent(root: int, path: str, mounts: tuple[MountEntry, ...]) -> Parent:
         if mount
         else f"{path} is not the root file system's own directory"
     )
-    return Parent(path, same=False, why=why, device=inner.st_dev, read_only=read_only)
+    unfit = _unfit(mount, read_only, asked) if mount else why
+    return Parent(
+        path,
+        same=False,
+        why=why,
+        device=outer.st_dev,
+        read_only=read_only,
+        elsewhere=not unfit,
+        unfit=unfit,
+    )
+
+
+def _unfit(mount: MountEntry, read_only: bool, asked: tuple[Declared, ...]) -> str:
+    """Why data should not be copied to what is mounted there; "" where they can be."""
+    where = mount.target
+    if mount.fstype in _FLEETING:
+        return f"what is mounted at {where} ({mount.fstype}) does not outlive a boot"
+    if read_only:
+        return f"what is mounted at {where} is read-only"
+    if not (any(one.where == where for one in asked) or _var_of_plan() == where):
+        return f"nothing mounts {where} again at the next boot: write it into /etc/fstab first"
+    return ""
+
+
+def _var_of_plan() -> str:
+    """/var, where the boot plan mounts another one there."""
+    with suppress(OSError, plan.PlanError), open(plan.PATH, "rb") as file:
+        return "/var" if plan.decode(file.read()).var != "/var" else ""
+    return ""
 
 
 def _apparmor() -> AppArmor:

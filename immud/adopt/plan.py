@@ -8,9 +8,10 @@ the next run goes on from) or the new one.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from immud.adopt import apparmor, refuse
-from immud.adopt.facts import Observed, RowFacts, beside, parent
+from immud.adopt import across, apparmor, refuse
+from immud.adopt.facts import Entry, Observed, RowFacts, beside, parent
 from immud.adopt.steps import (
     Attach,
     Detach,
@@ -53,6 +54,14 @@ def release_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]
     moves = _each("release", _release, chosen)
     still = [fact.row for fact in observed.rows if fact.adopted and fact not in chosen]
     return tuple(moves + _profiles(still, observed))
+
+
+def finish_steps(rows: tuple[Row, ...], observed: Observed) -> tuple[Step, ...]:
+    """The steps that remove what was kept of `rows` when they were copied.
+
+    Raises an ImmudError, before anything is done, where one of them is in use.
+    """
+    return tuple(_each("adopt --finish", across.finish, _chosen(rows, observed)))
 
 
 def left_alone(fact: RowFacts) -> str:
@@ -109,13 +118,20 @@ def _adopt(fact: RowFacts) -> Steps:
     if fact.at_boot or left_alone(fact):
         return []
     tidy = _tidy(fact)
+    if across.half_released(fact):
+        tidy += across.released(fact)
+        fact = replace(fact, directory=Entry(), beside=Entry())
     if fact.row.kind == "bind":
         return tidy + _adopt_bind(fact)
+    if fact.path.is_directory and fact.copies:
+        refuse.mounts(fact)
+        refuse.declarations(fact)
+        return tidy + across.adopt(fact) + _inside(fact)
     if fact.path.is_directory:
         return tidy + (_adopt_volatile(fact) if fact.volatile else _adopt_directory(fact))
     if not (fact.path.is_absent or fact.adopted):
         refuse.foreign(fact)
-    return tidy + _complete(fact)
+    return tidy + _complete(fact) + across.adopted(fact)
 
 
 def _adopt_directory(fact: RowFacts) -> Steps:
@@ -137,7 +153,7 @@ def _complete(fact: RowFacts) -> Steps:
     """A link where there is none yet, and the directory it leads to."""
     row = fact.row
     steps: Steps = []
-    if not (fact.directory.is_directory and fact.adopted):
+    if not (fact.copies or (fact.directory.is_directory and fact.adopted)):
         refuse.one_file_system(fact)
     if fact.directory.is_absent or _ours(fact):
         refuse.over(fact)
@@ -206,6 +222,8 @@ def _adopt_bind(fact: RowFacts) -> Steps:
 def _release(fact: RowFacts) -> Steps:
     row = fact.row
     steps = _tidy(fact)
+    if across.half_released(fact):
+        return steps + across.released(fact) + _writable(fact)
     if fact.path.is_directory:
         return steps + _release_directory(fact)
     if fact.path.is_absent:
@@ -217,6 +235,8 @@ def _release(fact: RowFacts) -> Steps:
         refuse.foreign(fact)
     if fact.volatile or (fact.at_boot and not _kept(fact)):
         return steps + _release_volatile(fact)
+    if fact.copies and fact.directory.is_directory:
+        return steps + across.release(fact) + _writable(fact)
     refuse.one_file_system(fact)
     refuse.over(fact)
     if fact.directory.is_absent:

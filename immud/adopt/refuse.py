@@ -30,10 +30,41 @@ def together(errors: list[ImmudError], verb: str, others: list[str]) -> ImmudErr
     return type(errors[0])(text)
 
 
+def used(path: str, users: tuple[str, ...]) -> None:
+    """Raise where what is written meanwhile would be missing in a copy."""
+    if users:
+        shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+        raise Busy(
+            f"{path} is in use, and what is written there while it is copied would be lost: "
+            f"{shown}. Log these users out (loginctl), stop those services, and run this again "
+            "from a login as root (not sudo), in a directory outside."
+        )
+
+
+def still_kept(fact: RowFacts, path: str) -> None:
+    """Raise: an earlier original has the name the next one needs."""
+    raise TargetExists(
+        f"{path} is still there, kept when {fact.row.path} was copied before: look whether "
+        "anything in it is missed, and move it away."
+    )
+
+
+def mounted_inside(inside: str, path: str) -> None:
+    """Raise: what is mounted there is not part of what has to be copied."""
+    raise Busy(
+        f"{inside} is mounted inside {path}: unmount it (umount {inside}) and run this again"
+    )
+
+
 def one_file_system(fact: RowFacts) -> None:
     """Raise where path and directory are not provably entries of one file system."""
     pair = f"{fact.row.path} cannot change places with {fact.row.directory}"
     need = "that works only on one file system, the one / is on."
+    if fact.directory_parent.unfit and fact.path_parent.same:
+        raise OtherFileSystem(
+            f"{pair}: {fact.directory_parent.why}, and nothing can be copied there: "
+            f"{fact.directory_parent.unfit}."
+        )
     by_hand = (
         f"Copy the data to {fact.row.directory} by hand (cp -a) while nobody is logged in, move "
         f"{fact.row.path} away, and link it (ln -s {fact.row.target} {fact.row.path})."

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from immud.adopt.facts import parent
 from immud.early import kernel
 from immud.errors import Busy, ImmudError
 
@@ -51,6 +52,8 @@ def locked(root: int) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Busy("another immud adopt or release is running: wait for it") from error
+        # A program that outlives us goes on writing to a copy: it has the lock for as long.
+        os.set_inheritable(fd, True)
         yield
     finally:
         os.close(fd)
@@ -64,6 +67,34 @@ def _impossible(error: OSError) -> ImmudError:
             "this needs mount_setattr(2), which Linux has since 5.12: boot a newer kernel"
         )
     return ImmudError(f"a clone of / could not be made: {error.strerror}")
+
+
+def at(root: int, path: str) -> tuple[str, int | None]:
+    """The name of `path` and what that is relative to, as system calls take them.
+
+    In the clone, unless what is mounted over its parent is another file system: in /run, or in a
+    /var of its own.
+    """
+    head = parent(path)
+    try:
+        same = os.path.samestat(os.stat(head), os.stat(relative(head), dir_fd=root))
+    except (FileNotFoundError, NotADirectoryError):
+        same = False
+    return (relative(path), root) if same else (path, None)
+
+
+def flush(root: int, path: str) -> None:
+    """fsync(2) of a directory, wherever it is."""
+    sync_directory(*at(root, path))
+
+
+def sync_directory(path: str, root: int | None = None) -> None:
+    """fsync(2) of one, relative to `root` where that is given."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def relative(path: str) -> str:

@@ -125,6 +125,103 @@ class ReloadProfiles:
         return "reload AppArmor's profiles"
 
 
+@dataclass(frozen=True, slots=True)
+class MakeHidden:
+    """mkdir(2) of a directory that is root's alone (0700), for a copy that is not whole yet."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make the directory {self.path} (0700)"
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing is done: fails where somebody could write in `path` unnoticed."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"make sure that nobody works in {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """rsync(1) until both are the same to the byte, then syncfs(2). Goes on with half a copy."""
+
+    path: str
+    place: str
+
+    def describe(self) -> str:
+        return f"copy {self.path} to {self.place} and compare every byte"
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Nothing is done: fails where `path` is in use, or no longer the same as its copy."""
+
+    path: str
+    place: str
+
+    def describe(self) -> str:
+        return f"make sure that {self.path} has not changed meanwhile"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """rename(2) of the copy to its own name, once it is recorded beside it which one it is."""
+
+    place: str
+    path: str
+
+    def describe(self) -> str:
+        return f"move {self.place} to {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """The reverse, for a copy that an interrupted run placed: it may be out of date by now."""
+
+    path: str
+    place: str
+
+    def describe(self) -> str:
+        return f"move {self.path}, the copy of a run that was cut off, back to {self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """rename(2), to a name that is not taken: what is kept until `--finish`."""
+
+    path: str
+    kept: str
+
+    def describe(self) -> str:
+        return f"keep {self.path} as {self.kept}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveHidden:
+    """Remove what MakeHidden made, empty again, with the record of Place."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"remove the empty directory {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveKept:
+    """Remove an original that was kept, with all that is in it; `holds` is what that is."""
+
+    path: str
+    holds: tuple[str, ...]
+
+    def describe(self) -> str:
+        inside = "".join(f"\n    {name}" for name in self.holds)
+        return f"remove {self.path} and everything in it:{inside}"
+
+
 Step = (
     MakeDirectory
     | MakeLink
@@ -137,4 +234,13 @@ Step = (
     | WriteFile
     | RemoveFile
     | ReloadProfiles
+    | MakeHidden
+    | Idle
+    | Copy
+    | Unchanged
+    | Place
+    | TakeBack
+    | SetAside
+    | RemoveHidden
+    | RemoveKept
 )

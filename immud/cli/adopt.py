@@ -14,7 +14,12 @@ from immud.errors import UsageError
 def adopt(arguments: Namespace) -> int:
     """Move directories behind their links."""
     require_root("immud adopt")
-    from immud.adopt import adopt as change  # noqa: PLC0415 - after the right to use it is clear
+    # After the right to use it is clear.
+    from immud.adopt import adopt as change  # noqa: PLC0415
+    from immud.adopt import finish  # noqa: PLC0415
+
+    if arguments.finish:
+        return _change(finish, arguments, "Nothing to remove: no original is kept.")
 
     return _change(change, arguments, "Nothing to adopt: every row is as it should be.")
 
@@ -35,7 +40,11 @@ def _change(change: Callable[..., Any], arguments: Namespace, nothing: str) -> i
         if not arguments.json:
             print(step.describe(), flush=True)
 
-    outcome = change(rows, table, dry_run=arguments.dry_run, progress=progress)
+    def told(words: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{words}\x1b[K", end="\r", file=sys.stderr, flush=True)
+
+    outcome = change(rows, table, dry_run=arguments.dry_run, progress=progress, told=told)
     if not arguments.dry_run:
         recompile()
     if arguments.json:

@@ -116,15 +116,30 @@ COMMANDS = (
         "adopt",
         "move directories to /var, behind links",
         "Moves the directories of the layout to /var and puts links in their places, each in one "
-        "atomic exchange. Nothing is deleted or copied.",
+        "atomic exchange. Where /var is another file system they are copied instead and compared, "
+        "while nobody may use them; run it again to go on with a copy that was cut off. The "
+        "original is kept, as /home.immud-adopted for /home, until --finish.",
         "adopt",
         "adopt",
-        (PATHS, DRY_RUN, JSON),
+        (
+            PATHS,
+            DRY_RUN,
+            JSON,
+            (
+                ("--finish",),
+                {
+                    "action": "store_true",
+                    "help": "remove the originals of what was copied, and do nothing else",
+                },
+            ),
+        ),
     ),
     Command(
         "release",
         "put adopted directories back",
-        "Puts adopted directories back in the places of their links: the reverse of adopt.",
+        "Puts adopted directories back in the places of their links: the reverse of adopt. What "
+        "has to be copied is kept in its old place, as /var/home.immud-released for /var/home, "
+        "until immud adopt --finish.",
         "adopt",
         "release",
         (PATHS, DRY_RUN, JSON),

@@ -18,11 +18,14 @@ ROUNDS = 3
 """How often what changed meanwhile is copied again, before it is for the person to see to."""
 
 # Everything a home has: hard links, ACLs, other attributes, holes, ids as they are, times to the
-# nanosecond; and nothing that is mounted in it.
+# nanosecond. And with the second: nothing that is mounted in it.
 _OPTIONS = (
-    *("-aHAXSx", "--numeric-ids", "--modify-window=-1"),
-    *("--delete", "--exclude=/lost+found"),
+    *("-aHAXS", "--numeric-ids", "--modify-window=-1", "--delete"),
+    # XFS shows ACLs under these names as well. Who filters attributes has to leave out system.*,
+    # the kernel's own, too (rsync(1), --xattrs).
+    *("--filter=-x trusted.SGI_ACL_*", "--filter=-x system.*"),
 )
+_WHOLE_DRIVE = ("-x", "--exclude=/lost+found")
 _PROGRESS = re.compile(rb"\s(\d{1,3})%\s")
 # Files that went while they were to be copied (rsync(1), EXIT VALUES): the next round knows.
 _VANISHED = 24
@@ -59,17 +62,16 @@ async def copy(device: str, filesystem: str, source: str, progress: Callable[[st
     for attempt in range(ROUNDS):
         async with _Mounted(device, filesystem):
             # What differs with the time and size of its original is found by its content alone.
-            await _rsync(source, progress, ("-c",) if attempt else ())
+            more = ("-c",) if attempt else ()
+            await rsync(source, PLACE, progress, (*_WHOLE_DRIVE, *more))
         # Mounted anew, or the comparison would read what is still in memory.
         progress("comparing")
         async with _Mounted(device, filesystem):
-            differing = await _differences(source)
+            differing = await differences(source, PLACE, (*_WHOLE_DRIVE, "-c"))
         if not differing:
             return
-    shown = "\n".join(f"  {line}" for line in differing[:_SHOWN])
-    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
     raise ImmudError(
-        f"These are written to all the time, and differ from their copies:\n{shown}{more}\n"
+        f"These are written to all the time, and differ from their copies:\n{listed(differing)}\n"
         "Log those users out (loginctl), or stop what writes there, and run the same command "
         "again: it goes on from here."
     )
@@ -90,31 +92,45 @@ class _Mounted:
         kernel.umount2(PLACE, kernel.MNT_DETACH if kind else 0)
 
 
-async def _rsync(source: str, progress: Callable[[str], None], more: tuple[str, ...]) -> None:
+async def rsync(
+    source: str, place: str, progress: Callable[[str], None], more: tuple[str, ...] = ()
+) -> None:
+    """Make what is in the directory `place` the same as what is in `source`.
+
+    Raises ImmudError where something could not be read or written.
+    """
+
     def heard(text: bytes) -> None:
         if found := _PROGRESS.findall(text):
             progress(f"copied {int(found[-1])}%")
 
     argv = ("rsync", *_OPTIONS, *more, "--info=progress2", "--no-inc-recursive", "--")
     try:
-        await run(*argv, *_ends(source), timeout=None, allowed=(0, _VANISHED), heard=heard)
+        await run(*argv, *_ends(source, place), timeout=None, allowed=(0, _VANISHED), heard=heard)
     except CommandFailed as error:
         raise ImmudError(f"Not everything could be copied: {_told(error)}") from error
 
 
-async def _differences(source: str) -> list[str]:
-    """What rsync would still do, having compared every byte: one path a line."""
-    argv = ("rsync", *_OPTIONS, "-nci", "--out-format=%i %n%L", "--", *_ends(source))
+async def differences(source: str, place: str, more: tuple[str, ...]) -> list[str]:
+    """What rsync would still do, one path a line; with `-c`, having compared every byte."""
+    argv = ("rsync", *_OPTIONS, *more, "-ni", "--out-format=%i %n%L", "--")
     try:
-        said = await run(*argv, timeout=None, allowed=(0, _VANISHED))
+        said = await run(*argv, *_ends(source, place), timeout=None, allowed=(0, _VANISHED))
     except CommandFailed as error:
         raise ImmudError(f"The copy could not be compared: {_told(error)}") from error
     return said.stdout.decode(errors="replace").splitlines()
 
 
-def _ends(source: str) -> tuple[str, str]:
+def listed(differing: list[str]) -> str:
+    """The first of `differences`, for a person."""
+    shown = "\n".join(f"  {line}" for line in differing[:_SHOWN])
+    more = f"\n  and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
+    return shown + more
+
+
+def _ends(source: str, place: str) -> tuple[str, str]:
     # What is in the directory, and not the directory itself.
-    return f"{source.rstrip('/')}/", f"{PLACE}/"
+    return f"{source.rstrip('/')}/", f"{place.rstrip('/')}/"
 
 
 def _told(error: CommandFailed) -> str:

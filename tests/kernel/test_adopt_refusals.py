@@ -143,15 +143,6 @@ def test_a_tomb_in_use_keeps_release_away(ext4: Machine) -> None:
     ext4.boot(test)
 
 
-def test_a_subvolume_is_another_file_system(tmp_path: Path) -> None:
-    def test() -> None:
-        with pytest.raises(OtherFileSystem, match="two btrfs subvolumes"):
-            adopt((HOME,), ROWS)
-
-    machine = Machine(str(tmp_path), "btrfs", subvolumes=("var",))
-    machine.boot(test)
-
-
 def test_an_overlay_is_refused_as_it_was(ext4: Machine) -> None:
     """A live system: an overlay cannot exchange a directory that lies below."""
 

@@ -21,8 +21,8 @@ from tests.support.namespaces import enter_root, namespaced
 
 LOADED_LATE = (elsewhere, namespaces)
 FILESYSTEMS = ("ext4", "xfs", "btrfs")
-_SIZES = {"ext4": 32 << 20, "xfs": 320 << 20, "btrfs": 128 << 20}
-_FORCE = {"ext4": "-F", "xfs": "-f", "btrfs": "-f"}
+SIZES = {"ext4": 32 << 20, "xfs": 320 << 20, "btrfs": 128 << 20}
+FORCE = {"ext4": "-F", "xfs": "-f", "btrfs": "-f"}
 
 ROWS = SILVERBLUE
 PLAIN = tuple(row for row in ROWS if row.path not in ("/media", "/tmp"))
@@ -53,24 +53,24 @@ class Machine:
         self._copy = -1
         os.mkdir(self.root)
         with open(self.image, "wb") as image:
-            image.truncate(_SIZES[fstype])
-        make = [f"mkfs.{fstype}", _FORCE[fstype], self.image]
+            image.truncate(SIZES[fstype])
+        make = [f"mkfs.{fstype}", FORCE[fstype], self.image]
         subprocess.run(make, check=True, capture_output=True)
 
         def install() -> None:
-            self._mount()
+            self.mount()
             for name in subvolumes:
                 make = ["btrfs", "subvolume", "create", f"{self.root}/{name}"]
                 subprocess.run(make, check=True, capture_output=True)
             populate(self.root)
 
-        self._namespaced(install)
+        self.namespaced(install)
 
     def boot(self, test: Callable[[], None]) -> None:
         """Run `test` with the system as the root directory, and /run and /dev as they would be."""
 
         def inside() -> None:
-            self._mount()
+            self.mount()
             self._copy = os.open(self.other, os.O_RDWR | os.O_CREAT, 0o600)
             disk = os.open(self.image, os.O_RDONLY)
             kernel.mount("/dev", f"{self.root}/dev", None, kernel.MS_BIND)
@@ -79,22 +79,11 @@ class Machine:
             self._disk = disk
             test()
 
-        self._namespaced(inside)
+        self.namespaced(inside)
 
     def power_cut(self) -> None:
         """Inside a boot: keep what has reached the disk by now, for `after_power_cut`."""
-        os.ftruncate(self._copy, 0)
-        size = os.fstat(self._disk).st_size
-        at = 0
-        while at < size:
-            try:
-                at = os.lseek(self._disk, at, os.SEEK_DATA)
-            except OSError:  # ENXIO: nothing but a hole up to the end
-                break
-            end = os.lseek(self._disk, at, os.SEEK_HOLE)
-            while at < end:
-                at += os.copy_file_range(self._disk, self._copy, end - at, at, at)
-        os.ftruncate(self._copy, size)
+        written(self._disk, self._copy)
 
     def after_power_cut(self) -> None:
         """Go on with the disk that `power_cut` kept."""
@@ -108,14 +97,16 @@ class Machine:
         """Go on with the disk that `keep` remembered."""
         subprocess.run(["cp", "--sparse=always", self.kept, self.image], check=True)
 
-    def _mount(self) -> None:
+    def mount(self) -> None:
+        """Mount the disk at `root`, in a namespace."""
         node, keep = sources.attach_loop(self.image, readonly=False)
         try:
             kernel.mount(node, self.root, self.fstype, 0)
         finally:
             os.close(keep)
 
-    def _namespaced(self, work: Callable[[], None]) -> None:
+    def namespaced(self, work: Callable[[], None]) -> None:
+        """Run `work` where its mounts are nobody else's, and see to it that they go."""
         try:
             namespaced(work)
         finally:
@@ -125,15 +116,35 @@ class Machine:
                 assert time.monotonic() < limit, f"{self.image} is still in use"
                 time.sleep(0.005)
 
+    def images(self) -> tuple[str, ...]:
+        """The files that are its disks."""
+        return (self.image,)
+
     def _attached(self) -> bool:
         for device in os.listdir("/sys/block"):
             try:
                 with open(f"/sys/block/{device}/loop/backing_file", encoding="utf-8") as file:
-                    if file.read().strip() == self.image:
+                    if file.read().strip() in self.images():
                         return True
             except OSError:
                 continue
         return False
+
+
+def written(disk: int, copy: int) -> None:
+    """Make `copy` what has reached `disk` by now."""
+    os.ftruncate(copy, 0)
+    size = os.fstat(disk).st_size
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(disk, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: nothing but a hole up to the end
+            break
+        end = os.lseek(disk, at, os.SEEK_HOLE)
+        while at < end:
+            at += os.copy_file_range(disk, copy, end - at, at, at)
+    os.ftruncate(copy, size)
 
 
 def immutable() -> facts.Facts:

@@ -184,7 +184,11 @@ def test_immud_s_own_mount_goes_last_before_the_exchange() -> None:
             OtherFileSystem,
             "/dev/sda5 is mounted at /var; that works only on one file system",
         ),
-        ({"path_parent": Parent("/", device=1)}, OtherFileSystem, "two btrfs subvolumes"),
+        (
+            {"directory_parent": Parent("/var", same=False, why="x", unfit="it is in memory")},
+            OtherFileSystem,
+            "nothing can be copied there: it is in memory",
+        ),
         ({"directory": DATA}, TargetExists, "Nothing was changed"),
         ({"directory": DATA, "path": Entry(Kind.DIRECTORY, empty=True)}, TargetExists, "rmdir"),
         ({"path": Entry(Kind.LINK, content="disk2/home")}, TargetExists, "a link to disk2/home"),
