@@ -123,6 +123,8 @@ def _adopt(fact: RowFacts) -> Steps:
         fact = replace(fact, directory=Entry(), beside=Entry())
     if fact.row.kind == "bind":
         return tidy + _adopt_bind(fact)
+    if _was_bound(fact):
+        return tidy + _adopt_bound(fact)
     if fact.path.is_directory and fact.copies:
         refuse.mounts(fact)
         refuse.declarations(fact)
@@ -185,6 +187,23 @@ def _adopt_volatile(fact: RowFacts) -> Steps:
     steps += [MakeLink(aside, row.target), Sync((parent(row.path),))]
     steps += [*_detach(fact), *_exchange(row.path, aside), RemoveEmpty(aside)]
     return [*steps, Sync((parent(row.path),))]
+
+
+def _was_bound(fact: RowFacts) -> bool:
+    """Whether the directory is where it belongs, bound to the path or about to get its link."""
+    bound = any(mount.own and mount.of == fact.row.directory for mount in fact.mounts)
+    there = fact.path.empty and fact.directory.is_directory and not fact.volatile
+    return there and (bound or fact.leads(fact.beside))
+
+
+def _adopt_bound(fact: RowFacts) -> Steps:
+    """A row that was `bind` becomes a link: what was mounted on gives way to it."""
+    row = fact.row
+    _check(fact)
+    aside = _aside(fact)
+    steps: Steps = [MakeLink(aside, row.target), Sync((parent(row.path),))]
+    steps += [*_detach(fact), *_exchange(row.path, aside), RemoveEmpty(aside)]
+    return [*steps, Sync((parent(row.path),)), *_inside(fact)]
 
 
 def _adopt_bind(fact: RowFacts) -> Steps:

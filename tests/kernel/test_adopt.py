@@ -6,18 +6,23 @@ from pathlib import Path
 import pytest
 
 from immud.adopt import adopt, apparmor, release
+from immud.early import mountinfo
 from immud.early.plan import Row
-from immud.errors import OtherFileSystem
+from immud.errors import Busy, OtherFileSystem
+from tests.kernel.test_adopt_crash import before_step, killed
 from tests.support.filesystems import (
     HOME,
     LINKS,
     PLAIN,
     ROWS,
     Machine,
+    immutable,
     layout,
+    refused,
     snapshot,
     tmpfs,
     trees,
+    void,
 )
 
 
@@ -152,6 +157,81 @@ def test_a_row_that_is_bound(ext4: Machine) -> None:
         assert not os.path.ismount("/home")
 
     ext4.boot(test)
+
+
+BOUND = (Row("/home", "var/home", kind="bind"),)
+
+
+def bound() -> bool:
+    return any(mount.target == "/home" for mount in mountinfo.read())
+
+
+def test_a_row_goes_from_link_to_bind_and_back(machine: Machine) -> None:
+    def test() -> None:
+        before = snapshot("/home")
+        for number in range(2):
+            adopt((HOME,), ROWS)
+            assert os.readlink("/home") == "var/home"
+            assert snapshot("/home/.") == before
+            if number:
+                assert immutable().layout == "done"
+            adopt(BOUND, BOUND)
+            assert bound()
+            assert snapshot("/home") == snapshot("/var/home") == before
+            assert adopt(BOUND, BOUND).steps == ()
+        assert not refused("/home/new")
+        adopt((HOME,), ROWS)
+        assert not refused("/home/new")
+        assert not [name for name in os.listdir("/") if name.startswith(".")]
+
+    machine.boot(test)
+
+
+def test_a_row_that_was_bound_is_not_linked_under_somebody_s_mounts(ext4: Machine) -> None:
+    def test() -> None:
+        adopt(BOUND, BOUND)
+        tmpfs("/home/ada/shared")
+        with pytest.raises(Busy, match="umount /home/ada/shared"):
+            adopt((HOME,), ROWS)
+        assert bound()
+
+    ext4.boot(test)
+
+
+def test_killed_while_a_bound_row_becomes_a_link(tmp_path: Path) -> None:
+    machine = Machine(str(tmp_path), "ext4")
+    machine.boot(lambda: void(adopt(BOUND, BOUND)))
+    machine.keep()
+
+    for number in range(6):
+
+        def cut(number: int = number) -> None:
+            adopt(BOUND, BOUND)
+            adopt((HOME,), ROWS, progress=before_step(number, machine.power_cut))
+
+        def test(number: int = number) -> None:
+            adopt(BOUND, BOUND)
+            before = snapshot("/home")
+            killed(adopt, (HOME,), number)
+            assert snapshot("/var/home") == before
+            adopt((HOME,), ROWS)
+            assert os.readlink("/home") == "var/home"
+            assert snapshot("/home/.") == before
+            assert not [name for name in os.listdir("/") if name.startswith(".")]
+
+        def boot() -> None:
+            assert immutable().layout == "done"
+            assert Path("/home/ada/notes").read_text() == "keep me\n"
+            adopt((HOME,), ROWS)
+            assert Path("/home/ada/notes").read_text() == "keep me\n"
+            assert os.readlink("/home") == "var/home"
+
+        machine.back()
+        machine.boot(test)
+        machine.back()
+        machine.boot(cut)
+        machine.after_power_cut()
+        machine.boot(boot)
 
 
 def test_apparmor_s_aliases_come_and_go(ext4: Machine) -> None:
