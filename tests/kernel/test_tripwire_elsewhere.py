@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from immud.child import in_child
-from immud.early import kernel, mountinfo
+from immud.early import kernel, mountinfo, namespaces
 from immud.tripwire import elsewhere
 from immud.tripwire.relock import set_elsewhere
 from immud.tripwire.rule import Expected, Tree
@@ -88,7 +88,7 @@ def test_a_lease_is_writable_on_purpose(tmp_path: Path) -> None:
         assert len(survey(expected, leases, thorough=True)) == 1
         (leases / "1" / "mnt-ns").write_text(f"{namespace}\n")
         assert survey(expected, leases, thorough=True) == []
-        assert elsewhere.expected_writable(namespace, str(leases))
+        assert namespaces.is_leased(namespace, pid, str(leases))
 
 
 @in_namespace

@@ -35,7 +35,7 @@ SIGNATURE = "ssa(sv)a(sa(sv))"
 
 
 def test_the_call_is_what_another_library_would_send() -> None:
-    from dbus_next import Message, MessageFlag, MessageType, Variant  # noqa: PLC0415
+    from immud.bus.adapter import Message, MessageFlag, MessageType, Variant  # noqa: PLC0415
 
     properties = [[name, Variant(kind, as_lists(value))] for name, (kind, value) in BODY[2]]
     theirs = Message(
