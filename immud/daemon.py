@@ -96,6 +96,7 @@ class Daemon:
             on_open=self._companions.opened,
             on_closed=self._companions.closed,
             lookup=self._udev.lookup,
+            ended=self._udev.ended,
             managers=UserManagers(self._connection),
         )
         self._leases = Leases(self._notify)

@@ -36,6 +36,7 @@ from immud.tomb.machine import (
 )
 from immud.tomb.match import candidates, key_drives, waits
 from immud.tomb.nesting import Nest
+from immud.tomb.remote import is_remote
 from immud.tomb.vigil import Vigil
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
@@ -85,6 +86,7 @@ class Owner:
         self._vigil = Vigil(changed)
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
+        self._due = False
         self._work: asyncio.Task[None] | None = None
         self._reason: ImmudError | None = None
         self._passphrase: bytes | None = None
@@ -173,7 +175,10 @@ class Owner:
     def look(self, devices: Mapping[str, Device]) -> None:
         """These are the devices now; and the mount table may be another."""
         self._devices = dict(devices)
-        self._inbox.put_nowait(Look())
+        # A thousand drives at once are one look, and not a thousand.
+        if not self._due:
+            self._due = True
+            self._inbox.put_nowait(Look())
 
     @property
     def settled(self) -> bool:
@@ -246,6 +251,7 @@ class Owner:
                 self._work = None
                 await self._take(item.event)
         elif isinstance(item, Look):
+            self._due = False
             await self._look()
         else:
             await self._take(item)
@@ -299,12 +305,17 @@ class Owner:
         """Ask the kernel what the hints amount to."""
         keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
         used = None if self._life.state in IDLE else self._device
-        lost = used is not None and not drive.alive(used.number, used.diskseq)
+        lost = used is not None and self._gone(used)
         waiting = waits(self.config, self._devices.values())
         if lost or (keys, waiting) != (self._life.candidates, self._life.waits):
             await self._take(Seen(keys, lost, waiting))
         elif self._life.state is TombState.OPEN and not self.volume.state().mounted:
             await self._take(Missing(again=self._works.nest.uprooted()))
+
+    def _gone(self, device: Device) -> bool:
+        # A drive on the network stays in sysfs when its server is gone: then it is not told of.
+        told = device.key in self._devices or not is_remote(device)
+        return not told or not drive.alive(device.number, device.diskseq)
 
     def _found(self) -> Found:
         """What an earlier run of the daemon left: open tombs stay open."""

@@ -11,12 +11,15 @@ from immud.jobs import Jobs
 from immud.model import JobResult, Problem, TombConfig, TombState
 from immud.rules import within
 from immud.service import Changed
+from immud.tomb import dm, remote
 from immud.tomb.announce import Announcements
 from immud.tomb.fallback import Fallback
 from immud.tomb.machine import OPENING, Action
 from immud.tomb.managers import UserManagers
+from immud.tomb.match import candidates
 from immud.tomb.nesting import Nest, depth
 from immud.tomb.owner import Owner, Told
+from immud.tomb.remote import Remote
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
 from immud.watch.devices import Device, DeviceEvent, What
@@ -30,7 +33,7 @@ OUTER = 10.0
 
 
 class Tombs:
-    """The owners by name. `lookup` is that of `immud.watch.udev.UdevWatch`.
+    """The owners by name. `lookup` and `ended` are those of `immud.watch.udev.UdevWatch`.
 
     `on_open` and `on_closed` are told a tomb's name; where `on_closed` returns an
     awaitable, a tomb that is closed politely is unmounted after it.
@@ -45,6 +48,7 @@ class Tombs:
         on_open: Told,
         on_closed: Told,
         lookup: Callable[[str], Device | None],
+        ended: Callable[[Device], None],
         managers: UserManagers,
     ) -> None:
         self._managers = managers
@@ -64,6 +68,7 @@ class Tombs:
             self._owners[name] = self._owner(config)
         self._started = False
         self._log = KernelLog(self._heard)
+        self._remote = Remote(self._standing, ended)
         # Set for the first time no tomb is being opened and each has its fallback.
         self.settled = asyncio.Event()
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
@@ -130,7 +135,7 @@ class Tombs:
         self._moved.clear()
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
             self._apply()
-        self._log.listen(frozenset(self._open_nodes()))
+        self._log.listen(frozenset(self._open_nodes()) | frozenset(self._remote_drives()))
         self._announce()
         self._changed()
 
@@ -147,6 +152,19 @@ class Tombs:
         """The kernel has something to say about a device: perhaps that it has errors."""
         if owner := self._open_nodes().get(node):
             owner.doubt()
+        if device := self._remote_drives().get(node):
+            self._remote.doubt(device)
+
+    def _remote_drives(self) -> dict[str, Device]:
+        """The drives on the network that answer to a tomb, by the kernel's name (`nbd0`)."""
+        there = list(filter(remote.is_remote, self._devices.values()))
+        found = (device for config in self._wanted.values() for device in candidates(config, there))
+        return {remote.name(device): device for device in found}
+
+    def _standing(self, device: Device) -> list[dm.Mapping]:
+        """Our mappings that stand on a drive."""
+        volumes = [owner.volume for owner in self._owners.values()]
+        return [m for v in volumes for m in v.state().mappings if v.base(m) == device.number]
 
     def _announce(self) -> None:
         """Whoever logs in learns of what is so, once all is known of every tomb."""
@@ -161,6 +179,9 @@ class Tombs:
         self._started = True
         for owner in self._owners.values():
             owner.start(self._devices)
+        for device in self._remote_drives().values():
+            # It may have ended while nobody listened.
+            self._remote.doubt(device)
 
     def device(self, event: DeviceEvent) -> None:
         """A block device came, changed or went."""
@@ -233,4 +254,5 @@ class Tombs:
                     await job.wait()
         for owner in self._owners.values():
             await owner.stop()
+        self._remote.stop()
         self._log.close()

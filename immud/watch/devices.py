@@ -133,6 +133,11 @@ class Inventory:
         del self._devices[devpath]
         return (DeviceEvent(What.REMOVED, known),)
 
+    def ended(self, disk: str) -> tuple[DeviceEvent, ...]:
+        """A drive is as good as gone: it and its partitions count as new when seen again."""
+        gone = [path for path, device in self._devices.items() if device.disk == disk]
+        return tuple(event for path in gone for event in self.removed(path))
+
     def only(self, devpaths: Iterable[str]) -> tuple[DeviceEvent, ...]:
         """After a fresh look at sysfs: whatever is not among `devpaths` is gone."""
         there = set(devpaths)

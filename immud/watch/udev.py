@@ -70,6 +70,10 @@ class UdevWatch:
             return None
         return _describe(device)
 
+    def ended(self, device: Device) -> None:
+        """The drive of `device` works no more, whatever udev says: next time it is new."""
+        self._tell(self._inventory.ended(device.disk))
+
     def _read_udev(self, monitor: pyudev.Monitor) -> None:
         self._drain(monitor, self._take)
 

@@ -7,13 +7,14 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import boot, lease, memory, tomb, tripwire, vm
+from tests.benchmarks import boot, flood, lease, memory, tomb, tripwire, vm
 from tests.benchmarks.figures import Figure, document, table
 
 PARTS: Mapping[str, tuple[Callable[[int], list[Figure]], int]] = {
     "boot": (boot.measure, boot.RUNS),
     "vm": (vm.measure, vm.RUNS),
     "tomb": (tomb.measure, tomb.RUNS),
+    "flood": (flood.measure, flood.RUNS),
     "memory": (memory.measure, memory.RUNS),
     "lease": (lease.measure, lease.RUNS),
     "tripwire": (tripwire.measure, tripwire.RUNS),

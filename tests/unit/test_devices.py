@@ -95,6 +95,16 @@ def test_another_plug_at_the_same_place_ends_the_first() -> None:
     assert inventory.removed(PATH) == ()
 
 
+def test_a_drive_whose_server_is_gone_is_new_when_it_is_back() -> None:
+    inventory = Inventory()
+    inventory.seen(DEVICE)
+    other = replace(DEVICE, devpath="/devices/x/sdc1", disk="/devices/x/sdc")
+    inventory.seen(other)
+    assert inventory.ended(DEVICE.disk) == (DeviceEvent(What.REMOVED, DEVICE),)
+    assert inventory.devices == (other,)
+    assert inventory.seen(DEVICE) == (DeviceEvent(What.ADDED, DEVICE),)
+
+
 PATHS = st.sampled_from(["/a", "/b", "/c"])
 SEQS = st.sampled_from(["1", "2", ""])
 

@@ -169,6 +169,21 @@ async def test_pulling_preempts_what_runs(stand: Stand, at: str) -> None:
     assert stand.told == []
 
 
+async def test_a_drive_on_the_network_ends_when_it_is_told_of_no_more(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "alive", lambda *_: True)
+    nbd = replace(STICK, devpath="/devices/virtual/block/nbd0", disk="/devices/virtual/block/nbd0")
+    stand.owner.look({nbd.key: nbd})
+    await stand.reach(TombState.OPEN)
+    stand.owner.look({})
+    await stand.reach(TombState.ABSENT)
+    assert stand.bench.called[-1] == "purge"
+    # And it is opened by itself when it is back, although nothing else about it is new.
+    stand.owner.look({nbd.key: nbd})
+    await stand.reach(TombState.OPEN)
+
+
 async def test_who_is_in_the_way_is_the_job_s_error(stand: Stand) -> None:
     stand.plug()
     await stand.reach(TombState.OPEN)

@@ -61,6 +61,7 @@ class Stand(Tombs):
             on_open=lambda name: self.told.append(f"open {name}"),
             on_closed=self._told_closed,
             lookup=lambda _: None,
+            ended=lambda _: None,
             managers=None,  # type: ignore[arg-type] # whom no bench asks for anything
         )
 

@@ -1,0 +1,19 @@
+"""Whether a drive has ended, asked of real ones."""
+
+import os
+from pathlib import Path
+
+from immud.tomb.remote import has_ended
+from tests.kernel.test_tomb import loop_device
+from tests.support.namespaces import in_namespace
+
+
+@in_namespace
+def test_a_read_tells(tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(1 << 20))
+    with loop_device(str(image)) as node:
+        assert not has_ended(node)
+        # What is behind it is gone, and the kernel has its size as before.
+        os.truncate(image, 0)
+        assert has_ended(node)
