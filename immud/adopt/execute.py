@@ -8,10 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import assert_never
 
-from immud.adopt import copying
+from immud.adopt import copying, fstab
 from immud.adopt.facts import parent
 from immud.adopt.root import at, relative, sync_directory
 from immud.adopt.steps import (
+    Across,
     Attach,
     Copy,
     Detach,
@@ -20,18 +21,22 @@ from immud.adopt.steps import (
     MakeDirectory,
     MakeHidden,
     MakeLink,
+    MountAgain,
     Place,
     ReloadProfiles,
+    ReloadUnits,
     RemoveEmpty,
     RemoveFile,
     RemoveHidden,
     RemoveKept,
     RemoveLink,
     SetAside,
+    SetFstab,
     Step,
     Sync,
     TakeBack,
     Unchanged,
+    Unmount,
     WriteFile,
 )
 from immud.early import kernel
@@ -86,6 +91,9 @@ def undo(root: int, done: tuple[Step, ...], failed: Step) -> None:
             back = [RemoveLink(link.path, link.content) for link in links]
             mounts = [s for s in done if isinstance(s, Detach) and s.path == path]
             todo: list[Step] = [*back, *(Attach(mount.path, mount.what) for mount in mounts)]
+            todo += _put_back(done)
+        case Unmount():
+            todo = _put_back(done)
         case RemoveEmpty(path=path):
             # Somebody put something into a directory while it was giving way to a link.
             swaps = [s for s in done if isinstance(s, Exchange) and s.other == path]
@@ -98,7 +106,27 @@ def undo(root: int, done: tuple[Step, ...], failed: Step) -> None:
             perform(root, step)
 
 
-def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None) -> None:  # noqa: PLR0912 - one for each
+def _put_back(done: tuple[Step, ...]) -> list[Step]:
+    """What a file system needs to be mounted just where it was, and at the next boot as well."""
+    last: list[Step] = []
+    for step in reversed(done):
+        match step:
+            case SetFstab(path=path, place=place):
+                last.append(SetFstab(place, path))
+            case MakeLink(path=path, content=content):
+                last.append(RemoveLink(path, content))
+            case Unmount(path=path):
+                last += [MountAgain(s.place, path) for s in done if isinstance(s, MountAgain)]
+            case MountAgain(place=place):
+                last.append(Unmount(place))
+            case Sync():
+                continue
+            case _:
+                break
+    return last
+
+
+def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None) -> None:
     """Perform one step. Raises OSError, or ImmudError where a thing is not what it has to be."""
     match step:
         case MakeDirectory():
@@ -125,6 +153,15 @@ def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None)
             remove_file(step)
         case ReloadProfiles():
             reload_profiles()
+        case _:
+            _perform_across(root, step, told)
+
+
+def _perform_across(  # noqa: PLR0912 - one for each
+    root: int, step: Across, told: Callable[[str], None]
+) -> None:
+    """Those of two file systems."""
+    match step:
         case MakeHidden():
             copying.make_hidden(root, step)
         case Idle():
@@ -144,6 +181,15 @@ def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None)
         case RemoveKept():
             name, fd = at(root, step.path)
             shutil.rmtree(name, dir_fd=fd)
+        case MountAgain(path=path, place=place):
+            mount_again(path, place)
+        case Unmount(path=path):
+            kernel.umount2(path)
+        case SetFstab(path=path, place=place):
+            fstab.rewrite(path, place)
+        case ReloadUnits():
+            with suppress(OSError, ImmudError):
+                asyncio.run(run("systemctl", "daemon-reload"))
         case _:
             assert_never(step)
 
@@ -188,6 +234,15 @@ def attach(step: Attach) -> None:
     try:
         set_attributes(tree, readonly=False)
         kernel.move_mount(tree, step.path)
+    finally:
+        os.close(tree)
+
+
+def mount_again(path: str, place: str) -> None:
+    """With the options it has, and whoever uses it."""
+    tree = kernel.open_tree(path, kernel.OPEN_TREE_CLONE)
+    try:
+        kernel.move_mount(tree, place)
     finally:
         os.close(tree)
 

@@ -104,11 +104,12 @@ def _row(
             if one.where in (row.path, row.directory) or one.where.startswith(f"{row.path}/")
         ),
     )
-    return _across(root, fact, mounts) if fact.copies else fact
+    own_mount = any(not mount.own for mount in fact.mounts) or fact.over is not None
+    return _across(root, fact, mounts) if fact.copies or own_mount else fact
 
 
 def _across(root: int, fact: RowFacts, mounts: tuple[MountEntry, ...]) -> RowFacts:
-    """What is of interest only where data have to be copied: /proc is looked through."""
+    """What is of interest only where there are two file systems: /proc is looked through."""
     row = fact.row
     kept, aside, hidden = kept_of(row.path), set_aside_of(row.directory), beside_of(row.directory)
     old = entry(kept, root), entry(*at(root, aside))

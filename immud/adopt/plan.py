@@ -10,7 +10,7 @@ the next run goes on from) or the new one.
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from immud.adopt import across, apparmor, refuse
+from immud.adopt import across, apparmor, refuse, repoint
 from immud.adopt.facts import Entry, Observed, RowFacts, beside, parent
 from immud.adopt.steps import (
     Attach,
@@ -114,7 +114,7 @@ def _each(verb: str, plan: Callable[[RowFacts], Steps], facts: Iterable[RowFacts
     return steps
 
 
-def _adopt(fact: RowFacts) -> Steps:
+def _adopt(fact: RowFacts) -> Steps:  # noqa: PLR0911 - one for each way
     if fact.at_boot or left_alone(fact):
         return []
     tidy = _tidy(fact)
@@ -123,8 +123,10 @@ def _adopt(fact: RowFacts) -> Steps:
         fact = replace(fact, directory=Entry(), beside=Entry())
     if fact.row.kind == "bind":
         return tidy + _adopt_bind(fact)
+    if repoint.adopts(fact):
+        return tidy + repoint.adopt(fact)
     if _was_bound(fact):
-        return tidy + _adopt_bound(fact)
+        return _adopt_bound(fact)
     if fact.path.is_directory and fact.copies:
         refuse.mounts(fact)
         refuse.declarations(fact)
@@ -201,9 +203,10 @@ def _adopt_bound(fact: RowFacts) -> Steps:
     row = fact.row
     _check(fact)
     aside = _aside(fact)
-    steps: Steps = [MakeLink(aside, row.target), Sync((parent(row.path),))]
-    steps += [*_detach(fact), *_exchange(row.path, aside), RemoveEmpty(aside)]
-    return [*steps, Sync((parent(row.path),)), *_inside(fact)]
+    # The link of an interrupted run stays: it is the proof of whose the directory is.
+    steps = [] if fact.leads(fact.beside) else [*_tidy(fact), MakeLink(aside, row.target)]
+    steps += [Sync((parent(row.path),)), *_detach(fact), *_exchange(row.path, aside)]
+    return [*steps, RemoveEmpty(aside), Sync((parent(row.path),)), *_inside(fact)]
 
 
 def _adopt_bind(fact: RowFacts) -> Steps:
@@ -238,9 +241,13 @@ def _adopt_bind(fact: RowFacts) -> Steps:
     return [*steps, *_inside(fact), Attach(row.path, row.directory)]
 
 
-def _release(fact: RowFacts) -> Steps:
+def _release(fact: RowFacts) -> Steps:  # noqa: PLR0911 - one for each way
     row = fact.row
     steps = _tidy(fact)
+    if repoint.half_released(fact):
+        return steps + repoint.released(fact)
+    if repoint.releases(fact):
+        return steps + repoint.release(fact)
     if across.half_released(fact):
         return steps + across.released(fact) + _writable(fact)
     if fact.path.is_directory:

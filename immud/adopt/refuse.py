@@ -1,6 +1,6 @@
 """Why a row cannot be changed: each check raises an error that says what to do instead."""
 
-from immud.adopt.facts import Entry, Kind, Mounted, Observed, RowFacts
+from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from immud.tomb import absent
 
@@ -33,12 +33,42 @@ def together(errors: list[ImmudError], verb: str, others: list[str]) -> ImmudErr
 def used(path: str, users: tuple[str, ...]) -> None:
     """Raise where what is written meanwhile would be missing in a copy."""
     if users:
-        shown = ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
         raise Busy(
             f"{path} is in use, and what is written there while it is copied would be lost: "
-            f"{shown}. Log these users out (loginctl), stop those services, and run this again "
-            "from a login as root (not sudo), in a directory outside."
+            f"{shown(users)}. Log these users out (loginctl), stop those services, and run this "
+            "again from a login as root (not sudo), in a directory outside."
         )
+
+
+def used_mount(path: str, users: tuple[str, ...]) -> None:
+    """Raise where a file system cannot be unmounted."""
+    if users:
+        raise Busy(
+            f"{path} is in use, and has to be unmounted to be mounted elsewhere: {shown(users)}. "
+            "Log these users out (loginctl), stop those services, and run this again from a login "
+            "as root (not sudo), in a directory outside."
+        )
+
+
+def automounted(fact: RowFacts) -> None:
+    """Raise: systemd would mount it again as soon as somebody looks."""
+    raise OtherFileSystem(
+        f"{fact.row.path} is mounted when it is used (x-systemd.automount): take that option out "
+        "of /etc/fstab, run `systemctl daemon-reload`, unmount it, and run this again"
+    )
+
+
+def twice(fact: RowFacts) -> None:
+    """Raise where it is not clear what is to be mounted where."""
+    raise OtherFileSystem(
+        f"/etc/fstab mounts something at {fact.row.path} and at {fact.row.directory}, or more than "
+        f"one thing is mounted at {fact.row.path}: leave one of them, and run this again"
+    )
+
+
+def shown(users: tuple[str, ...]) -> str:
+    """The first of them, for a person."""
+    return ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
 
 
 def still_kept(fact: RowFacts, path: str) -> None:
@@ -92,11 +122,16 @@ def mounts(fact: RowFacts) -> None:
                 f"and run this again."
             )
     if fact.below:
-        raise Busy(
-            f"{fact.below[0]} is mounted inside {path} and would be lost from sight: "
-            f"unmount it (umount {fact.below[0]}) and run this again."
-        )
+        mounts_below(fact)
     over(fact)
+
+
+def mounts_below(fact: RowFacts) -> None:
+    """Raise: what is mounted inside the path."""
+    raise Busy(
+        f"{fact.below[0]} is mounted inside {fact.row.path} and would be lost from sight: "
+        f"unmount it (umount {fact.below[0]}) and run this again."
+    )
 
 
 def over(fact: RowFacts) -> None:
@@ -123,12 +158,17 @@ def declarations(fact: RowFacts) -> None:
                 f"what is moved there from {fact.row.path}. Remove that line first, or copy the "
                 "data onto that file system by hand."
             )
-        instead = fact.row.directory + one.where[len(fact.row.path) :]
-        raise OtherFileSystem(
-            f"{one.origin} mounts {one.what or 'something'} at {one.where}, and systemd refuses a "
-            f"mount whose path crosses a link. Change it to {instead}, run "
-            f"`systemctl daemon-reload`, and then this again."
-        )
+        declared_below(fact, one)
+
+
+def declared_below(fact: RowFacts, one: Declared) -> None:
+    """Raise: a mount whose path would cross the link."""
+    instead = fact.row.directory + one.where[len(fact.row.path) :]
+    raise OtherFileSystem(
+        f"{one.origin} mounts {one.what or 'something'} at {one.where}, and systemd refuses a "
+        f"mount whose path crosses a link. Change it to {instead}, run "
+        f"`systemctl daemon-reload`, and then this again."
+    )
 
 
 def foreign(fact: RowFacts) -> None:

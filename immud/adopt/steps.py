@@ -222,6 +222,61 @@ class RemoveKept:
         return f"remove {self.path} and everything in it:{inside}"
 
 
+@dataclass(frozen=True, slots=True)
+class MountAgain:
+    """Mount what is mounted at `path` at `place` as well."""
+
+    path: str
+    place: str
+
+    def describe(self) -> str:
+        return f"mount what is at {self.path} at {self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unmount:
+    """umount(2), which fails while anybody has something open there."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"unmount {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetFstab:
+    """Replace /etc/fstab, atomically, by one with another mount point and the old line kept."""
+
+    path: str
+    place: str
+
+    def describe(self) -> str:
+        return f"change the mount point {self.path} in /etc/fstab to {self.place}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadUnits:
+    """Have systemd read fstab again; where that fails, it does at the next boot."""
+
+    def describe(self) -> str:
+        return "reload systemd's units"
+
+
+Across = (
+    MakeHidden
+    | Idle
+    | Copy
+    | Unchanged
+    | Place
+    | TakeBack
+    | SetAside
+    | RemoveHidden
+    | RemoveKept
+    | MountAgain
+    | Unmount
+    | SetFstab
+    | ReloadUnits
+)
 Step = (
     MakeDirectory
     | MakeLink
@@ -234,13 +289,5 @@ Step = (
     | WriteFile
     | RemoveFile
     | ReloadProfiles
-    | MakeHidden
-    | Idle
-    | Copy
-    | Unchanged
-    | Place
-    | TakeBack
-    | SetAside
-    | RemoveHidden
-    | RemoveKept
+    | Across
 )

@@ -1,4 +1,4 @@
-"""The same small Debian with /var on a disk of its own, so that adopting has to copy.
+"""The same small Debian with /var, or /home, on a disk of its own.
 
 What happens on either disk is there at the next boot, and a power cut takes from both.
 """
@@ -12,11 +12,14 @@ from pathlib import Path
 from immud.early import kernel, sources
 from tests.support.filesystems import FORCE, SIZES, Machine, written
 
+SOURCE = "LABEL=two"
+
 
 class TwoDisks(Machine):
-    """A machine whose /var is a file system of its own, which fstab mounts."""
+    """A machine where `at` is a file system of its own, which is mounted where fstab says."""
 
-    def __init__(self, directory: str, fstype: str, var: str) -> None:
+    def __init__(self, directory: str, fstype: str, var: str, at: str = "/var") -> None:
+        self.at = at
         self.var = var
         self.var_image = f"{directory}/var"
         self.var_other = f"{directory}/var after a power cut"
@@ -32,18 +35,29 @@ class TwoDisks(Machine):
         self.mount()
         install_rsync(self.root)
         with open(f"{self.root}/etc/fstab", "a", encoding="utf-8") as fstab:
-            fstab.write(f"LABEL=var /var {self.var} defaults 0 2\n")
+            fstab.write(f"{SOURCE} {self.at} {self.var} defaults 0 2\n")
 
     def mount(self) -> None:
         super().mount()
-        os.makedirs(f"{self.root}/var", exist_ok=True)
+        where = self.root + self._where()
+        os.makedirs(where, exist_ok=True)
+        assert os.path.realpath(where) == where, "systemd does not mount through a link: emergency"
         self._var_disk = os.open(self.var_image, os.O_RDONLY)
         self._var_copy = os.open(self.var_other, os.O_RDWR | os.O_CREAT, 0o600)
         node, keep = sources.attach_loop(self.var_image, readonly=False)
         try:
-            kernel.mount(node, f"{self.root}/var", self.var, 0)
+            kernel.mount(node, where, self.var, 0)
         finally:
             os.close(keep)
+
+    def _where(self) -> str:
+        """The mount point in fstab, once there is one."""
+        try:
+            lines = Path(f"{self.root}/etc/fstab").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return self.at
+        found = [line.split()[1] for line in lines if line.startswith(SOURCE)]
+        return found[0] if found else self.at
 
     def power_cut(self) -> None:
         super().power_cut()
