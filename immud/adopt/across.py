@@ -76,9 +76,11 @@ def release(fact: RowFacts) -> Steps:
     refuse.used(row.directory, fact.users)
     if fact.inside:
         refuse.mounted_inside(fact.inside[0], row.directory)
-    if not fact.set_aside.is_absent:
-        refuse.still_kept(fact, set_aside(row.directory))
     steps: Steps = []
+    if fact.set_aside.empty:
+        steps.append(RemoveEmpty(set_aside(row.directory)))
+    elif not fact.set_aside.is_absent:
+        refuse.still_kept(fact, set_aside(row.directory))
     if fact.beside.is_absent or fact.beside.empty or fact.leads(fact.beside):
         steps.append(MakeHidden(hidden))  # what an interrupted run left there is gone by then
     elif not fact.beside.is_directory:
@@ -93,7 +95,9 @@ def released(fact: RowFacts) -> Steps:
     row = fact.row
     content = fact.path.content if fact.linked else fact.copied.content
     steps: Steps = []
-    if fact.directory.is_directory:
+    if fact.directory.empty:
+        steps += [RemoveEmpty(row.directory), Sync((parent(row.directory),))]
+    elif fact.directory.is_directory:
         steps.append(SetAside(row.directory, set_aside(row.directory)))
     return [*steps, RemoveLink(copy_of(row.path), content), RemoveHidden(beside(row.path))]
 
@@ -106,11 +110,14 @@ def half_released(fact: RowFacts) -> bool:
 def finish(fact: RowFacts) -> Steps:
     """Remove the original, where what took its place is in use; raises Busy while it is."""
     row = fact.row
-    if fact.linked and fact.directory.is_directory and fact.kept.is_directory:
-        path = kept(row.path)
-    elif fact.path.is_directory and fact.set_aside.is_directory:
-        path = set_aside(row.directory)
-    else:
-        return []
-    refuse.used(path, fact.keepers)
-    return [Idle(path), RemoveKept(path, fact.holds), Sync((parent(path),))]
+    in_use = fact.linked and fact.directory.is_directory
+    paths = [kept(row.path)] if in_use and fact.kept.is_directory else []
+    # What was copied back, and may have been copied here again since.
+    if (in_use or fact.path.is_directory) and fact.set_aside.is_directory:
+        paths.append(set_aside(row.directory))
+    steps: Steps = []
+    for path in paths:
+        refuse.used(path, fact.keepers)
+        holds = tuple(name for name in fact.holds if parent(name) == path)
+        steps += [Idle(path), RemoveKept(path, holds), Sync((parent(path),))]
+    return steps

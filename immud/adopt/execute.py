@@ -10,7 +10,7 @@ from typing import assert_never
 
 from immud.adopt import copying, fstab
 from immud.adopt.facts import parent
-from immud.adopt.root import at, relative, sync_directory
+from immud.adopt.root import at, flush, relative, sync_directory
 from immud.adopt.steps import (
     Across,
     Attach,
@@ -134,7 +134,8 @@ def perform(root: int, step: Step, told: Callable[[str], None] = lambda _: None)
         case MakeLink():
             os.symlink(step.content, relative(step.path), dir_fd=root)
         case RemoveEmpty():
-            os.rmdir(relative(step.path), dir_fd=root)
+            name, fd = at(root, step.path)
+            os.rmdir(name, dir_fd=fd)
         case RemoveLink():
             remove_link(root, step)
         case Exchange():
@@ -216,7 +217,7 @@ def remove_link(root: int, step: RemoveLink) -> None:
 def sync(root: int, step: Sync) -> None:
     """fsync(2) of each directory."""
     for path in step.paths:
-        sync_directory(*at(root, path))
+        flush(root, path)
 
 
 def detach(root: int, step: Detach) -> None:

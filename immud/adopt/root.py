@@ -84,8 +84,9 @@ def at(root: int, path: str) -> tuple[str, int | None]:
 
 
 def flush(root: int, path: str) -> None:
-    """fsync(2) of a directory, wherever it is."""
-    sync_directory(*at(root, path))
+    """fsync(2) of a directory: of what is mounted at `path`, where that is a mount point."""
+    _, fd = at(root, f"{path.rstrip('/')}/.")
+    sync_directory(relative(path) if fd is not None else path, fd)
 
 
 def sync_directory(path: str, root: int | None = None) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from immud.adopt import Outcome, adopt, execute, release
+from immud.adopt import Outcome, adopt, release
+from immud.adopt import root as adopt_root
 from immud.adopt.steps import Step
 from immud.early.plan import Row
 from immud.layout import SILVERBLUE
@@ -174,7 +175,7 @@ def test_the_power_goes_between_the_two_directories(
 
     def cut() -> None:
         flushed: list[str] = []
-        flush = execute.sync_directory
+        flush = adopt_root.sync_directory
 
         def sync(path: str, root: int | None = None) -> None:
             flush(path, root)
@@ -182,7 +183,7 @@ def test_the_power_goes_between_the_two_directories(
             if flushed[-2:] in (["var", "."], ["."]):
                 machine.power_cut()
 
-        monkeypatch.setattr(execute, "sync_directory", sync)
+        monkeypatch.setattr(adopt_root, "sync_directory", sync)
         change(rows, ROWS)
         assert "." in flushed
 

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from immud.adopt import adopt, release
+from immud.adopt import adopt, finish, release
 from immud.compile import compile_now, remove_plan, write_plan
 from immud.early import attempts, main, plan
 from immud.early.plan import decode
 from tests.support.filesystems import PLAIN, ROWS, Machine, refused, trees, void
+from tests.support.two_disks import TwoDisks
 
 SEED = 1123
 # Longer than any of the works takes: some cuts come after its end.
@@ -38,22 +39,42 @@ WORKS: dict[str, Callable[[], None]] = {
 }
 
 
-def cut_at_random(directory: Path, fstype: str, *, count: int, seed: int) -> Counter[str]:
-    """Cut the power `count` times; how often during each work. Raises AssertionError."""
-    machine = Machine(str(directory), fstype)
+def copied(change: Callable[..., object]) -> None:
+    """Adopt or release between two disks, where what an earlier one kept has to go first."""
+    finish(PLAIN, ROWS)
+    change(PLAIN, ROWS)
+
+
+COPYING: dict[str, Callable[[], None]] = {
+    "adopt": lambda: copied(adopt),
+    "release": lambda: copied(release),
+}
+# Four programs for each path.
+LONGEST_COPYING = 4.0
+
+
+def cut_at_random(
+    directory: Path, fstype: str, *, count: int, seed: int, var: str = ""
+) -> Counter[str]:
+    """Cut the power `count` times; how often during each work. Raises AssertionError.
+
+    With `var`, a file system, /var is on a disk of its own, and what is adopted is copied.
+    """
+    machine = TwoDisks(str(directory), fstype, var) if var else Machine(str(directory), fstype)
+    works, longest = (COPYING, LONGEST_COPYING) if var else (WORKS, LONGEST)
     chance = random.Random(seed)  # noqa: S311 - to be the same in each run
     done: Counter[str] = Counter()
     for number in range(count):
-        name = chance.choice(sorted(WORKS))
+        name = chance.choice(sorted(works))
         # Squared: most works are over soon, and their first moments are the interesting ones.
-        moment = LONGEST * chance.random() ** 2
+        moment = longest * chance.random() ** 2
         frozen = chance.random() < 0.5
         note = f"cut {number} (seed {seed}): {moment * 1000:.1f} ms into {name}"
 
         def cut(name: str = name, moment: float = moment, frozen: bool = frozen) -> None:
             if frozen:
                 main.lay_out()
-            _cut(machine, WORKS[name], moment)
+            _cut(machine, works[name], moment)
 
         try:
             machine.boot(cut)
@@ -78,7 +99,12 @@ def _cut(machine: Machine, work: Callable[[], None], moment: float) -> None:
             os._exit(status)
     time.sleep(moment)
     # Stopped, or the disk would be of many moments: it is copied in pieces.
-    os.kill(child, signal.SIGSTOP)
+    # So is what it has started; in this namespace there is nothing else.
+    assert os.getpid() == 1
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and name != "1":
+            with suppress(ProcessLookupError):
+                os.kill(int(name), signal.SIGSTOP)
     machine.power_cut()
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)

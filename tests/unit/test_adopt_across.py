@@ -119,6 +119,12 @@ def test_the_way_back_is_a_copy_as_well() -> None:
     assert releasing(path=FULL, beside=FULL, copied=LINK, directory=Entry()) == rest[5:]
 
 
+def test_of_what_is_empty_nothing_is_set_aside() -> None:
+    plan = releasing(directory=EMPTY, set_aside=EMPTY)
+    assert plan[0] == steps.RemoveEmpty("/var/home.immud-released")
+    assert plan[6:8] == (steps.RemoveEmpty("/var/home"), steps.Sync(("/var",)))
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
