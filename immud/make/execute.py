@@ -90,8 +90,12 @@ async def carry_out(
     work = loop.create_task(works.perform(steps))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ImmudError(f"{target.devnode} was pulled out; plug it in and run this again.")
+        # What fails for that reason may be heard of before udev has said it.
+        error = work.exception() if work.done() else None
+        if not work.done() or (error and not drive.alive(target.number, target.diskseq)):
+            raise ImmudError(
+                f"{target.devnode} was pulled out; plug it in and run this again."
+            ) from error
         work.result()
     finally:
         watch.close()
