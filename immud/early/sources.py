@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import select
+import stat
 import struct
 
 from immud.early import kernel
@@ -27,6 +28,7 @@ _BY_TAG = {
 }
 
 # linux/loop.h
+_LOOP_CONTROL = os.makedev(10, 237)
 _LOOP_CTL_GET_FREE = 0x4C82
 _LOOP_CONFIGURE = 0x4C0A
 _LO_FLAGS_READ_ONLY = 1
@@ -115,8 +117,8 @@ def attach_loop(
     directory `announce` an empty file has its name before it has the file.
     """
     if not os.path.exists("/dev/loop-control"):
-        pid = os.posix_spawn("/sbin/modprobe", ["modprobe", "-q", "loop"], {})
-        os.waitpid(pid, 0)
+        # Where udev makes its static nodes later, opening it loads the module all the same.
+        os.mknod("/dev/loop-control", stat.S_IFCHR | 0o660, _LOOP_CONTROL)
     mode = (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC
     backing = os.open(path, mode)
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
