@@ -1,9 +1,10 @@
-"""A tomb of Dyne's, made by Debian's own tomb(1)."""
+"""Tombs of Dyne's, made by Debian's own tomb(1), and keys that are carried on drives."""
 
 from pathlib import Path
 
-from tests.support.drive import stick
-from tests.support.tomb import assert_no_residue, configure, hold, wait_for
+from tests.support.drive import PASSPHRASE, Drive, plain, stick
+from tests.support.fixtures import HOME_UUID
+from tests.support.tomb import assert_no_residue, configure, hold, state, wait_for
 from tests.support.vm import VM
 
 WORDS = "rest in \\peace"
@@ -62,8 +63,42 @@ def test_a_tomb_on_a_stick(vm: VM, tmp_path: Path) -> None:
     opening = vm.start("immud", "open", "home")
     answer(vm, WORDS)
     assert vm.finish(opening).status == 0
+    vm.run("systemctl", "restart", "immud")
+    wait_for(vm, "open")
     hold(vm)
     vm.yank(carrier)
     wait_for(vm, "absent")
     assert_no_residue(vm)
     assert not vm.succeeds("systemctl", "is-active", "writer", "sitter", "inner")
+
+
+def test_a_key_on_a_second_drive(vm: VM, home_drive: Drive, tmp_path: Path) -> None:
+    """Either may come first, and the key may go while the tomb is open."""
+    (tmp_path / "content/keys").mkdir(parents=True)
+    (tmp_path / "content/keys/home").write_bytes(PASSPHRASE)
+    keys = plain(tmp_path / "keys", label="KEYS", size=64 << 20, content=tmp_path / "content")
+    configure(vm, f'uuid = "{HOME_UUID}"\nkey = "LABEL=KEYS:/keys/home"\n')
+    vm.plug(home_drive)
+    wait_for(vm, "present")
+    refused = vm.run("immud", "open", "home", check=False)
+    assert refused.status == 1
+    assert "plug in LABEL=KEYS" in refused.stderr
+    shown = vm.run("immud", "status", check=False).stdout
+    assert "plug in LABEL=KEYS" in " ".join(shown.split())
+    vm.plug(keys)
+    wait_for(vm, "open")
+    assert "KEYS" not in vm.run("findmnt", "-no", "LABEL").stdout
+    vm.yank(keys)
+    vm.wait_until("! test -e /dev/disk/by-label/KEYS")
+    assert state(vm) == "open"
+    vm.run("immud", "eject", "home")
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+    vm.yank(home_drive)
+    vm.plug(keys)
+    vm.wait_until("test -e /dev/disk/by-label/KEYS")
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    vm.yank(home_drive)
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
