@@ -306,6 +306,11 @@ class VM:
             raise HarnessError("QEMU did not let go of the drive within 30 s")
         self.qmp.execute("blockdev-del", node_name=f"drive{number}")
 
+    def grow(self, drive: Drive, size: int) -> None:
+        """Make a plugged drive larger, in bytes; the guest sees it when it looks again."""
+        node = f"drive{self._plugged[drive.path]}"
+        self.qmp.execute("block_resize", node_name=node, size=size)
+
     # Inside
 
     def start(self, *argv: str, input: bytes | str = b"") -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive, luks
@@ -11,6 +12,7 @@ from tests.support.vm import VM
 
 # As little work as cryptsetup does for a passphrase: the test is not about that.
 CHEAP = ("--iter-time", "10", "--pbkdf-memory", "1024")
+NEW = "another passphrase"
 
 
 def blank(path: Path, size: int = 80 << 20) -> Drive:
@@ -32,7 +34,20 @@ def plug(vm: VM, drive: Drive, node: str = "sda") -> None:
     vm.wait_until(f"test -b /dev/{node} && udevadm settle")
 
 
+def unlock(vm: VM, key: str) -> None:
+    """Answer the daemon's question, which a freshly plugged tomb with a passphrase asks."""
+    answer = """
+import glob, socket, sys, time
+while not (found := glob.glob("/run/systemd/ask-password/ask.*")): time.sleep(0.05)
+where = next(l for l in open(found[0]).read().splitlines() if l.startswith("Socket="))[7:]
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"+" + sys.stdin.buffer.read(), where)
+"""
+    vm.run("python3", "-c", answer, input=key)
+    wait_for(vm, "open")
+
+
 def test_a_fresh_drive_becomes_a_tomb_with_everybodys_home(vm: VM, tmp_path: Path) -> None:
+    """And then: another passphrase, a recovery key, a backup, forgotten, and made anew."""
     vm.run("rm", "/etc/immud/immud.toml")
     drive = blank(tmp_path / "blank")
     plug(vm, drive)
@@ -52,6 +67,43 @@ def test_a_fresh_drive_becomes_a_tomb_with_everybodys_home(vm: VM, tmp_path: Pat
         ("home", "open", "/dev/sda")
     ]
     assert vm.run("stat", "-c", "%a %U", "/etc/immud/tombs/home.json").stdout == "600 root\n"
+    refused = tomb(vm, "create", "/dev/sda", "--overwrite", "--no-enrol", status=1)
+    assert "in use" in refused.stderr
+
+    assert "is open" in tomb(vm, "forget", "home", status=1).stderr
+    assert tomb(vm, "passwd", "--passphrase-fd", "0", "--new-key-file", "/etc/immud/keys/home",
+                key="wrong", status=1).stderr.startswith("immud: This does not open")  # fmt: skip
+    vm.run("sh", "-c", "umask 077; cat >/run/new", input=NEW)
+    tomb(vm, "passwd", "--passphrase-fd", "0", "--new-key-file", "/run/new", *CHEAP)
+    recovery = tomb(vm, "recovery-key", "--key-file", "/run/new").stdout.strip()
+    assert re.fullmatch(r"([a-z]{8}-){7}[a-z]{8}", recovery)
+    assert "would be lost with it" in tomb(
+        vm, "header-backup", "home", "/var/home/header", status=1
+    ).stderr  # fmt: skip
+    tomb(vm, "header-backup", "home", "/var/tmp/header")
+
+    vm.run("touch", "/var/home/alice/carried")
+    vm.yank(drive)
+    wait_for(vm, "absent")
+    assert_no_residue(vm)
+    assert vm.succeeds("test", "-e", "/var/home/alice/copied")
+    vm.plug(drive)
+    unlock(vm, recovery)
+    assert vm.succeeds("test", "-e", "/var/home/alice/carried")
+    vm.run("immud", "close", "home")
+    tomb(vm, "forget", "home")
+    assert "No tomb is configured" in tomb(vm, "list").stdout
+    assert vm.run("find", "/etc/immud", "-name", "*home*", "-type", "f").stdout == (
+        "/etc/immud/keys/home\n"
+    )
+    assert_no_residue(vm)
+
+    # All of it again, on what is there now: with a partition table, and no enrolment.
+    again = ("create", "/dev/sda", "--partition", "--no-enrol", "--passphrase-fd", "0", *CHEAP)
+    assert "crypto_LUKS (home) on /dev/sda" in tomb(vm, *again, status=1).stderr
+    tomb(vm, *again, "--overwrite", "--yes-i-mean", "/dev/sda")
+    assert vm.run("lsblk", "-rno", "NAME,FSTYPE", "/dev/sda").stdout == "sda \nsda1 crypto_LUKS\n"
+    assert_no_residue(vm)
 
 
 def test_an_interrupted_run_is_gone_on_with(vm: VM, tmp_path: Path) -> None:
@@ -103,6 +155,12 @@ def test_a_volume_made_elsewhere_is_enrolled_and_grows(vm: VM, tmp_path: Path) -
     def blocks() -> int:
         return int(vm.run("stat", "-f", "-c", "%b", "/var/home").stdout)
 
+    small = blocks()
+    # While it is open, the mapping has to grow too; the key file is the one of its table.
+    vm.grow(drive, 128 << 20)
+    vm.shell("echo 1 >/sys/block/sda/device/rescan; udevadm settle")
+    assert "has room for" in tomb(vm, "resize").stdout
+    assert blocks() > 2 * small
     vm.run("immud", "close", "home")
     vm.yank(drive)
     os.truncate(drive.path, 192 << 20)
