@@ -30,6 +30,9 @@ def test_plugged_in_it_is_there_and_pulled_out_it_is_gone(vm: VM, home_drive: Dr
         vm.run("systemctl", "stop", "private")
     said = "\n".join(vm.messages())
     assert "sitter.service): it held the pulled tomb home" in said
+    # Nothing of all that is tampering.
+    assert vm.run("immud", "verify").status == 0
+    assert not vm.messages("-b", "MESSAGE_ID=6c5c1e5da8504854908432a81e2441df")
 
 
 def test_present_at_boot_and_closed_at_the_end(cold_vm: VM, home_drive: Drive) -> None:
@@ -108,6 +111,13 @@ def test_a_restarted_daemon_keeps_it_open(vm: VM, home_drive: Drive) -> None:
     vm.run("systemctl", "restart", "immud")
     wait_for(vm, "open")
     assert vm.run("findmnt", "-no", "ID", "/var/home").stdout == before
+    # Whoever takes its protection away is noticed.
+    vm.run("mount", "-o", "remount,bind,suid,nodev", "/var/home")
+    told = vm.run("immud", "verify", check=False)
+    assert told.status == 1
+    assert "without nosuid" in told.stdout
+    vm.run("mount", "-o", "remount,bind,nosuid,nodev", "/var/home")
+    assert vm.run("immud", "verify").status == 0
     vm.yank(home_drive)
     wait_for(vm, "absent")
     assert_no_residue(vm)
