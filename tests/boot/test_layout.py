@@ -134,7 +134,10 @@ def test_mount_alone_does_the_same_on_an_older_kernel(adopted: Container) -> Non
         "/etc/systemd/system/immud.service.d/legacy.conf", "[Service]\nEnvironment=IMMUD_LEGACY=1\n"
     )
     adopted.boot()
-    healthy(adopted)
+    assert adopted.system_state() == "running"
+    # What mount(2) cannot do, and the tripwire sees if such a service is there: see `immud enable`.
+    known = "writable, in mount namespace"
+    assert [m for m in adopted.messages("-b", "-p", "warning") if known not in m] == []
     assert complaints(adopted, namespaces="1") == []
     assert failures(adopted, adopted.poweroff()) == set()
 

@@ -157,10 +157,12 @@ def test_no_daemon_is_needed(machine: Container) -> None:
 def test_on_a_terminal_with_job_control(machine: Container) -> None:
     typed = "sleep 1000\n\x03echo status $?\nsleep 1000\n\x1ajobs\nkill %1\ntty\nexit 5\n"
     shell = "PS1=\\$ exec immud unlock -- bash --norc -i"
-    # script(1) of both releases takes its input as what is typed.
+    # script(1) of both releases takes its input as what is typed. Whoever runs the tests in
+    # the background of a shell has them ignore what Ctrl-C sends, and all they start as well.
     told = machine.run(
         "sh", "-c", f"(printf '%s' \"$1\" | while IFS= read -r line; do sleep 0.5; "
-        f"printf '%s\\n' \"$line\"; done) | script -qec '{shell}' /dev/null",
+        f"printf '%s\\n' \"$line\"; done) | "
+        f"env --default-signal=INT,QUIT script -qec '{shell}' /dev/null",
         "sh", typed, check=False,
     )  # fmt: skip
     assert "no job control" not in told.stdout

@@ -82,7 +82,7 @@ def test_a_fresh_drive_becomes_a_tomb_with_everybodys_home(vm: VM, tmp_path: Pat
     ).stderr  # fmt: skip
     tomb(vm, "header-backup", "home", "/var/tmp/header")
 
-    vm.run("touch", "/var/home/alice/carried")
+    vm.run("sh", "-c", "touch /var/home/alice/carried; sync")
     vm.yank(drive)
     wait_for(vm, "absent")
     assert_no_residue(vm)

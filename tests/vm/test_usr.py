@@ -9,7 +9,10 @@ from tests.vm.test_boot import immutable
 
 
 def configure(machine: VM, source: str) -> None:
-    machine.shell(f"printf '[usr]\\nsource = \"{source}\"\\n' >/etc/immud/immud.toml; immud enable")
+    # A drive takes long to appear in an emulated machine, and that is not the point here.
+    text = f'[usr]\nsource = "{source}"\n[boot]\nwait = 120\n'
+    machine.run("tee", "/etc/immud/immud.toml", input=text)
+    machine.run("immud", "enable")
 
 
 def from_the_image(machine: VM) -> None:
