@@ -6,6 +6,7 @@ when the event's turn has come.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class Owner:
         self._life = Life(auto_open=config.auto_open)
         self._device: Device | None = None
         self._mapper = ""
+        self.node = ""
         self._vigil = Vigil(changed)
         self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
@@ -282,7 +284,7 @@ class Owner:
                 self._inbox.put_nowait(Look())
             if before.work and self._life.state in IDLE:
                 self._works.fallback.ensure()
-            self._mapper = self._mapping()
+            self._read_mapping()
             if self._life.state in IDLE:
                 self._read_only = False
             self._asking.settle()
@@ -290,11 +292,14 @@ class Owner:
             self._asking.follow()
         self._changed()
 
-    def _mapping(self) -> str:
-        """The mapping in use. Read where nothing changes it meanwhile, not at each look at it."""
+    def _read_mapping(self) -> None:
+        """The mapping in use, and what the kernel calls it (`dm-0`): by its number, for udev
+        may not have made the link of its name yet. Read where nothing changes it meanwhile.
+        """
         mounted = self.volume.state().mounted if self._life.state is TombState.OPEN else None
         self._vigil.look(self.volume, mounted)
-        return mounted.devnode if mounted else ""
+        self._mapper = mounted.devnode if mounted else ""
+        self.node = os.path.basename(mounted.nodes[1]) if mounted else ""
 
     def doubt(self) -> None:
         """The kernel has something to say about the open file system: see how it is doing."""

@@ -1,7 +1,6 @@
 """All tombs of the configuration, and what the devices and mounts mean for them."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -141,12 +140,8 @@ class Tombs:
 
     def _open_nodes(self) -> dict[str, Owner]:
         """The owners of what is open, by the kernel's name of the mapping (`dm-0`)."""
-        views = ((owner, owner.view) for owner in self._owners.values())
-        return {
-            os.path.basename(os.path.realpath(view.mapper)): owner
-            for owner, view in views
-            if view.mapper and view.state is TombState.OPEN
-        }
+        owners = (owner for owner in self._owners.values() if owner.life.state is TombState.OPEN)
+        return {owner.node: owner for owner in owners if owner.node}
 
     def _heard(self, node: str) -> None:
         """The kernel has something to say about a device: perhaps that it has errors."""
