@@ -4,6 +4,7 @@ With statmount(2) and listmount(2) a look costs what is looked at; without them,
 that has everything is read once a look, and few of its lines are parsed.
 """
 
+import errno
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 
@@ -132,7 +133,10 @@ def _at(path: str) -> MountEntry | None:
     try:
         number, is_root = statmount.mount_at(path)
         entry = statmount.statmount(number) if is_root else None
-    except OSError:
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EUCLEAN):
+            # An xfs that has shut down says nothing of itself; the whole table still has it.
+            return mountinfo.top(mountinfo.read(), path)
         return None  # not there, or not any more, which the kernel will announce
     if entry is None or entry.target != path:
         return None  # behind a link, a mount of another name
