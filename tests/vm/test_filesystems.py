@@ -143,7 +143,8 @@ def test_xfs_and_btrfs_and_a_switch_that_is_on(vm: VM, drives: Callable[..., Dri
         vm.plug(made[name], read_only=True)
         place.wait_open()
         assert place.get("ReadOnly") is True
-        assert ["was not closed" in said for said in place.problems()] == [True] * (name == "xfs")
+        # An xfs may have brought its log to rest by itself before it was pulled, or not.
+        assert all(name == "xfs" and "was not closed" in said for said in place.problems())
         assert place.read() == CONTENT[LETTER]
         vm.run("immud", "close", name)
         vm.yank(made[name])
