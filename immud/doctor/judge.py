@@ -42,6 +42,8 @@ def _checked(seen: Seen) -> Iterator[Advice]:
 def _rows(seen: Seen) -> Iterator[Advice]:
     for fact in seen.adoption.rows:
         path, directory = fact.row.path, fact.row.directory
+        if fact.at_boot and seen.tmp_mount:
+            continue  # tmp.mount leaves a link alone, by a condition of its own
         for one in fact.declared:
             if one.origin.startswith("/etc/fstab") or one.where == directory:
                 continue  # fstab is checked already; behind the link is where it belongs
@@ -93,7 +95,7 @@ def _services(seen: Seen) -> Iterator[Advice]:
         yield Advice(
             Severity.WARNING,
             "protect-home",
-            f"{shown} ask for ProtectHome=, and /home is to be a link",
+            f"these units ask for ProtectHome=, and /home is to be a link: {shown}",
             _DISARMED,
             (
                 "# /etc/immud/immud.toml, for a bind mount instead of the link:",
@@ -144,8 +146,10 @@ def _partitions(seen: Seen) -> Iterator[Advice]:
 def _apparmor(seen: Seen) -> Iterator[Advice]:
     has = seen.adoption.apparmor
     adopted = [fact.row for fact in seen.adoption.rows if fact.linked]
-    wanted = apparmor.text(adopted)
-    if has.installed and wanted and has.text != wanted:
+    # Whatever else is in it: adopting names rows that only the next boot will link.
+    said = (has.text or "").splitlines()
+    lacking = [line for line in apparmor.text(adopted).splitlines() if line not in said]
+    if has.installed and lacking:
         yield Advice(
             Severity.ERROR if has.active else Severity.WARNING,
             "apparmor",

@@ -59,6 +59,8 @@ def _protect_home() -> Mapping[str, str]:
         patterns = (f"{directory}/*.service", f"{directory}/*.service.d/*.conf")
         for path in sorted(path for pattern in patterns for path in glob.glob(pattern)):
             name = os.path.basename(path)
+            if os.path.islink(path):
+                continue  # another name of one that is there already
             if name.endswith(".conf"):
                 name = os.path.basename(os.path.dirname(path)).removesuffix(".d")
             with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:

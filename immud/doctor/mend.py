@@ -1,15 +1,11 @@
 """What `immud doctor --fix` does by itself: nothing that moves or removes anybody's data."""
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 
-from immud.adopt import apparmor
+from immud.adopt import adopt, apparmor
 from immud.doctor.facts import Seen
 from immud.run import run
-
-# What systemctl(1) is asked where a profile may be loaded.
-_RELOAD = ("systemctl", "reload", "apparmor.service")
 
 
 def _bytecode(_seen: Seen) -> str:
@@ -25,15 +21,10 @@ def _new_homes(seen: Seen) -> str:
 
 
 def _apparmor(seen: Seen) -> str:
-    text = apparmor.text(fact.row for fact in seen.adoption.rows if fact.linked)
-    aside = f"{apparmor.FILE}.new"
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(aside, apparmor.FILE)
-    if seen.adoption.apparmor.active:
-        asyncio.run(run(*_RELOAD, timeout=120))
+    rows = tuple(fact.row for fact in seen.adoption.rows)
+    linked = tuple(fact.row for fact in seen.adoption.rows if fact.adopted)
+    # Adopting what is adopted moves nothing, and brings this file up to date.
+    adopt(linked, rows)
     return f"wrote {apparmor.FILE}"
 
 

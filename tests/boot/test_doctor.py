@@ -32,17 +32,18 @@ def test_a_stock_system_before_and_after(container: Container) -> None:
     container.reboot()
     after = codes(container)
     assert after["home-in-passwd"] == "notice"
-    assert "unadopted" not in after
+    assert not {"unadopted", "apparmor", "mount-unit", "separate-partition"} & set(after), after
     assert "error" not in after.values(), after
 
     # What is safe is mended, on the read-only /usr too.
     container.run("immud", "unlock", "--", "sh", "-c", "rm -r /usr/lib/python3/dist-packages/immud"
                   "/__pycache__")  # fmt: skip
-    assert {"no-bytecode", "new-homes"} <= set(codes(container))
+    container.run("rm", "/etc/apparmor.d/tunables/home.d/immud")
+    assert {"no-bytecode", "new-homes", "apparmor"} <= set(codes(container))
     fixed = container.run("immud", "doctor", "--fix", check=False)
     assert "compiled immud's modules" in fixed.stderr
     assert "new users get homes in /var/home" in fixed.stderr
-    assert not {"no-bytecode", "new-homes"} & set(codes(container))
+    assert not {"no-bytecode", "new-homes", "apparmor"} & set(codes(container))
     container.run("useradd", "-m", "eve")
     assert container.run("sh", "-c", "echo ~eve").stdout == "/var/home/eve\n"
     assert container.run("immud", "doctor", user="bob", check=False).status == 4

@@ -118,6 +118,22 @@ def test_apparmor_knows_where_the_links_lead(text: str | None, codes: list[str])
     assert [advice.code for advice in found] == codes
 
 
+def test_apparmor_may_know_more_than_is_linked_yet() -> None:
+    text = apparmor.text([HOME, Row("/tmp", "sysroot/tmp")])
+    has = AppArmor(installed=True, active=True, text=text)
+    assert judge(Seen(adoption=Observed(rows=(LINKED,), apparmor=has), new_homes="/var/home")) == ()
+
+
+def test_a_tmp_of_tmp_mount_is_nothing_to_mend() -> None:
+    fact = RowFacts(
+        Row("/tmp", "sysroot/tmp", mode=0o1777),
+        path=FULL_DIRECTORY,
+        mounts=(Mounted("tmpfs", "tmpfs"),),
+        declared=(Declared("/usr/lib/systemd/system/tmp.mount", "/tmp", "tmpfs"),),
+    )
+    assert [advice.code for advice in judge(seen(fact, tmp_mount=True))] == ["tmp-mount"]
+
+
 def test_the_worst_comes_first() -> None:
     machine = seen(homes=(Home("a", 1000, "/home/a"),), modules=("dm_crypt",), new_homes="/home")
     severities = [advice.severity for advice in judge(machine)]
