@@ -21,8 +21,9 @@ find / -xdev \( -path /proc -o -path /run -o -path /tmp -o -path /var/tmp -o -pa
     ! -path '/etc/resolv.conf*' -printf '%p %y %m %u:%g %l\n' | sort
 """
 
-# What systemd 252 says of every service, immud's or not, in a container on a newer kernel.
-NOISE = ("Failed to kill control group", "Failed to set fd limit")
+# What systemd 252 says of every service, immud's or not, in a container on a newer kernel; and
+# at each start of one that may read the kernel's log, which a container does not have.
+NOISE = ("Failed to kill control group", "Failed to set fd limit", "Couldn't stat device /dev/kmsg")
 
 LAST_IN_OPT = """
 Package: last-in-opt

@@ -65,8 +65,9 @@ def opened(data: bytes, words: str) -> bytes:
 def test_a_key_forged_by_tomb(tmp_path: Path, words: str, options: tuple[str, ...]) -> None:
     data = forged(tmp_path, words, *options)
     assert data.startswith(b"_KDF_pbkdf2sha1_") == ("--kdf" in options)
-    # what is in it is random, and told by what tomb itself makes of it: see tests/vm
-    assert len(dyne.secrets(opened(data, words))[0]) > 480
+    # What is in it is random, and told by what tomb itself makes of it: see tests/vm. Not even
+    # its length is known: zsh's print ends at a "\c" in what tomb has it write.
+    assert dyne.secrets(opened(data, words))[0]
     if "--kdf" not in options:
         with pytest.raises(WrongKey):
             opened(data, "x" + words)
