@@ -29,8 +29,17 @@ JOB = "org.immud1.Job"
 
 CALL_TIMEOUT = 330.0
 """Seconds for a call somebody may first have to type a password for."""
-UNREACHABLE = ("ServiceUnknown", "NameHasNoOwner", "Disconnected", "NoReply", "NoServer")
+UNREACHABLE = (
+    *("ServiceUnknown", "NameHasNoOwner", "Disconnected", "NoReply", "NoServer"),
+    "TimedOut",  # of an activation, after 25 s
+)
 ACTIVATION = ("org.freedesktop.systemd1.", "org.freedesktop.DBus.Error.Spawn.")
+SYSTEMD = "org.freedesktop.systemd1"
+UNIT = "/org/freedesktop/systemd1/unit/immud_2eservice"
+FAILED = (
+    "immud.service has failed; what it said is in: systemctl status immud. "
+    "To start it again: sudo systemctl restart immud"
+)
 NOT_RUNNING = "immud does not answer on the bus; is it running? See: systemctl status immud"
 
 Objects = dict[str, dict[str, dict[str, Any]]]
@@ -46,6 +55,7 @@ class Client:
     def __init__(self, address: str = "") -> None:
         self._address = address or bus_address()
         self._connection: Connection | None = None
+        self._asked = False
 
     async def __aenter__(self) -> Self:
         try:
@@ -77,6 +87,8 @@ class Client:
         timeout: float = CALL_TIMEOUT,
     ) -> list[Any]:
         """Call a method of the daemon and return the body of the reply."""
+        if not self._asked:
+            await self._not_failed()
         try:
             return await self._bus.call(
                 NAME,
@@ -93,6 +105,21 @@ class Client:
             raise from_bus(error) from None
         except (Disconnected, TimeoutError):
             raise errors.Unreachable(NOT_RUNNING) from None
+
+    async def _not_failed(self) -> None:
+        """Raise Unreachable for a daemon that has failed: its activation only would time out."""
+        self._asked = True
+        try:
+            if (await self._bus.call_bus("NameHasOwner", "s", NAME))[0]:
+                return
+            interface = f"{SYSTEMD}.Unit"
+            (state,) = await self._bus.call(
+                SYSTEMD, UNIT, PROPERTIES, "Get", "ss", interface, "ActiveState", timeout=5
+            )
+        except (BusError, Disconnected, TimeoutError):
+            return
+        if state == "failed":
+            raise errors.Unreachable(FAILED)
 
     async def get(self, path: str, interface: str, name: str) -> Any:
         """One property."""

@@ -6,11 +6,13 @@ made from; hence as little as can be is imported here and by what this imports.
 
 import fcntl
 import os
+import sys
 from contextlib import suppress
 
 from immud.config import load
 from immud.early.attempts import PATH as COUNT
 from immud.early.plan import PATH, BootPlan, encode
+from immud.errors import ConfigError
 from immud.model import Config
 
 
@@ -56,6 +58,27 @@ def write_plan(plan: BootPlan, root: str = "/") -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def recompile(root: str = "/") -> None:
+    """Bring the plan up to date, where there is one. Raises ConfigError and OSError."""
+    if os.path.lexists(os.path.join(root, PATH[1:])):
+        write_plan(compile_now(root), root)
+
+
+def main() -> None:
+    """`daemon compile`: after an upgrade or a downgrade, whose defaults may be others.
+
+    Where that fails the old plan stays, and what the next boot makes of it is said.
+    """
+    try:
+        recompile()
+    except (ConfigError, OSError) as error:
+        from immud.early.main import load  # noqa: PLC0415 - only here
+
+        _, _, problems = load()
+        texts = [text for _, _, text, _ in problems]
+        sys.exit(f"immud: {(texts or [f'{error}; the old boot plan stays'])[0]}")
 
 
 def _content(name: str, dir_fd: int) -> bytes | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from immud import claims, rules
 from immud.early.inputs import DROPINS, files
-from immud.early.plan import Row
+from immud.early.plan import KINDS, Row
 from immud.errors import ConfigError
 from immud.layout import TABLES
 from immud.model import Config, TombConfig, Tripwire
@@ -193,7 +193,7 @@ class _Merge:
             return
         rule: dict[str, Rule] = {
             "target": lambda value: rules.target(path, value),
-            "kind": rules.one_of(*rules.KINDS),
+            "kind": rules.one_of(*KINDS),
             "mode": rules.mode,
         }
         if content is False:

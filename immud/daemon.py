@@ -76,8 +76,7 @@ class Daemon:
         self.config, self._config_problems = _configuration()
         log.sink.level = log.Level[self.config.log_level.upper()]
         self.log = log.get()
-        self._facts = facts.read() or facts.Facts()
-        self._plan = facts.kept_plan()
+        self._facts, self._plan = facts.of_this_boot()
         self._layout = Layout()
         self._told: tuple[Problem, ...] = ()
         self._subscribers: list[Changed] = []

@@ -11,7 +11,6 @@ from typing import Any
 from immud.tomb.filesystems import ATTRIBUTES, known
 
 LOG_LEVELS = ("err", "warning", "notice", "info", "debug")
-KINDS = ("link", "bind")
 ABSENT = ("directory", "volatile", "nologin")
 ON_RETURN = ("wait", "over")
 POLICIES = ("report", "relock")

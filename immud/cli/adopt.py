@@ -5,7 +5,8 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from immud.cli.enable import recompile, require_root
+from immud.cli.enable import require_root
+from immud.compile import recompile
 from immud.config import load
 from immud.early.plan import Row
 from immud.errors import UsageError

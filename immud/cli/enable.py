@@ -7,7 +7,7 @@ from argparse import Namespace
 from immud import apt
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
-from immud.compile import compile_now, compile_plan, remove_plan, write_plan
+from immud.compile import compile_plan, remove_plan, write_plan
 from immud.early import attempts
 from immud.early.plan import PATH, PlanError, decode
 from immud.enablement import follow
@@ -132,9 +132,3 @@ def _elsewhere(root: str) -> list[tuple[str, str]]:
         return []
     sources = (("/usr", plan.usr), ("/etc", plan.etc), ("/var", plan.var))
     return [(where, source) for where, source in sources if source != where]
-
-
-def recompile(root: str = "/") -> None:
-    """Bring the plan up to date after the layout has changed, where there is one."""
-    if os.path.lexists(os.path.join(root, PATH[1:])):
-        write_plan(compile_now(root), root)

@@ -7,7 +7,7 @@ no facts, and the next start goes on from what it observes.
 
 import os
 
-from immud.early.plan import BootPlan, decode, encode, records, unescape
+from immud.early.plan import BootPlan, PlanError, decode, encode, records, unescape
 from immud.early.steps import Link, Problem
 
 DIRECTORY = "/run/immud"
@@ -18,6 +18,7 @@ PLAN = DIRECTORY + "/plan"
 # looked at, and are over when that is as it should be.
 LASTING = (
     "plan-missing",
+    "plan-unreadable",
     "source-missing",
     "usr-refused",
     "pid1-reload",
@@ -118,9 +119,26 @@ def keep_plan(plan: BootPlan, path: str = PLAN) -> None:
 
 
 def kept_plan(path: str = PLAN) -> BootPlan | None:
-    """The plan of this boot, or None where there is no layout."""
+    """The plan of this boot, or None where there is no layout.
+
+    Raises PlanError where another version of immud has laid out this boot, in its own words.
+    """
     try:
         with open(path, "rb") as file:
             return decode(file.read())
     except FileNotFoundError:
         return None
+
+
+def of_this_boot() -> tuple[Facts, BootPlan | None]:
+    """The facts and the plan, for a daemon that may be of another version than phase 1 was."""
+    made = read() or Facts()
+    try:
+        return made, kept_plan()
+    except PlanError as error:
+        text = (
+            f"{PLAN}: {error}; the layout stays as it is, but nobody watches it before the "
+            "next boot"
+        )
+        made.problems += (("error", "plan-unreadable", text, ()),)
+        return made, None

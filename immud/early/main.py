@@ -2,7 +2,8 @@
 
 Run by `/usr/lib/immud/daemon`, also as `daemon serve` (phase 2), `daemon probe`
 (inside another /usr, before it is trusted), `daemon reconcile` (the missing
-steps again, asked for over D-Bus) and `daemon lease-...` (see immud.lease).
+steps again, asked for over D-Bus), `daemon compile` (the package's postinst) and
+`daemon lease-...` (see immud.lease).
 
 Whatever happens here, READY=1 is sent and the machine goes on booting.
 """
@@ -31,6 +32,10 @@ def main() -> None:
         from immud.early import pid1  # noqa: PLC0415
 
         pid1.main()
+    elif mode == "compile":
+        from immud import compile  # noqa: PLC0415
+
+        compile.main()
     elif mode == "lease-for":
         from immud.lease import wrap  # noqa: PLC0415
 

@@ -4,7 +4,9 @@ Compiled ahead of time from the configuration, and carrying the bytes of every
 file it was compiled from: phase 1 uses it only while those are still the same.
 One record a line, fields separated by tabs, control characters and backslashes
 as octal escapes like mountinfo's; the last line counts the records and sums
-their bytes, so that a torn file is never taken for a whole one.
+their bytes, so that a torn file is never taken for a whole one. What another version
+of immud has written and this one does not know is no plan of this version: to leave
+a record out would be to protect less than was asked for.
 """
 
 from zlib import crc32
@@ -12,6 +14,8 @@ from zlib import crc32
 FORMAT = "immud-plan"
 VERSION = "1"
 PATH = "/etc/immud/boot.plan"
+KINDS = ("link", "bind")
+_SINGLE = ("usr", "etc", "var", "root", "wait", "logins")
 
 
 class PlanError(ValueError):
@@ -163,23 +167,25 @@ def decode(data: bytes) -> BootPlan:
     if not at or end != f"end\t{len(lines)}\t{crc32(body)}\n".encode():
         raise PlanError("the plan is not whole: its closing line does not match")
     if lines[0] != f"{FORMAT}\t{VERSION}":
-        raise PlanError(f"not a plan of version {VERSION}: {lines[0]!r}")
+        raise PlanError(f"written by another version of immud: {lines[0]!r}")
     rows: list[Row] = []
     configs: list[tuple[str, bytes]] = []
     hold: list[str] = []
     single: dict[str, str] = {}
-    for line in lines[1:]:
-        name, *fields = map(unescape, line.split("\t"))
-        if name == "row":
-            path, target, kind, mode, *inside = fields
-            rows.append(Row(path, target, kind, int(mode, 8), tuple(inside)))
-        elif name == "hold":
-            hold.append(fields[0])
-        elif name == "config":
-            configs.append((fields[0], fields[1].encode("latin-1")))
-        else:
-            single[name] = fields[0]
     try:
+        for line in lines[1:]:
+            name, *fields = map(unescape, line.split("\t"))
+            if name == "row" and fields[2] in KINDS:
+                path, target, kind, mode, *inside = fields
+                rows.append(Row(path, target, kind, int(mode, 8), tuple(inside)))
+            elif name == "hold":
+                hold.append(fields[0])
+            elif name == "config":
+                configs.append((fields[0], fields[1].encode("latin-1")))
+            elif name in _SINGLE:
+                single[name] = fields[0]
+            else:
+                raise PlanError(f"written by another version of immud: {line!r}")
         return BootPlan(
             usr=single["usr"],
             etc=single["etc"],
@@ -191,5 +197,7 @@ def decode(data: bytes) -> BootPlan:
             logins="logins" in single,
             configs=tuple(configs),
         )
-    except (KeyError, ValueError) as error:
+    except PlanError:
+        raise
+    except (KeyError, IndexError, ValueError) as error:
         raise PlanError(f"the plan lacks a record: {error}") from error

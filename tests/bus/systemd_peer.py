@@ -4,7 +4,7 @@ Written with dbus-next's own object server. good.service starts, bad.service fai
 slow.service never ends, quick.service has ended before the call that started it is
 answered, any target starts and stops, anything else is unknown. A transient unit ends at once,
 and fails where its name has `bad` in it, or never ends where that is `slow`. It prints `ready`
-and then what it is asked.
+and then what it is asked. immud.service has failed.
 """
 
 import asyncio
@@ -79,9 +79,19 @@ class Manager(ServiceInterface):
         return "degraded"
 
 
+class Unit(ServiceInterface):
+    def __init__(self) -> None:
+        super().__init__("org.freedesktop.systemd1.Unit")
+
+    @dbus_property(access=PropertyAccess.READ)
+    def ActiveState(self) -> "s":  # noqa: N802, F821
+        return "failed"
+
+
 async def main(address: str) -> None:
     bus = await MessageBus(bus_address=address).connect()
     bus.export("/org/freedesktop/systemd1", Manager())
+    bus.export("/org/freedesktop/systemd1/unit/immud_2eservice", Unit())
     await bus.request_name("org.freedesktop.systemd1")
     print("ready", flush=True)
     await bus.wait_for_disconnect()

@@ -115,6 +115,15 @@ async def test_no_bus_and_no_daemon(bus: PrivateBus) -> None:
             await client.wait("/org/immud1/job/1")
 
 
+async def test_a_daemon_that_has_failed_is_not_waited_for(bus: PrivateBus) -> None:
+    bus.activatable("org.immud1", "/bin/sleep 1000")
+    await bus.start()
+    await bus.peer("systemd_peer.py")
+    async with Client(bus.address) as client:
+        with pytest.raises(errors.Unreachable, match=r"immud\.service has failed"):
+            await client.get_all()
+
+
 async def test_nobody_is_not_authorised(bus: PrivateBus, link: Link) -> None:
     code = (
         f"import sys, asyncio; sys.path.insert(0, {bus.directory!r})\n"
@@ -146,6 +155,7 @@ async def test_nobody_is_not_authorised(bus: PrivateBus, link: Link) -> None:
         ("org.freedesktop.systemd1.NoSuchUnit", errors.Unreachable),
         ("org.freedesktop.systemd1.UnitMasked", errors.Unreachable),
         ("org.freedesktop.DBus.Error.Spawn.ChildExited", errors.Unreachable),
+        ("org.freedesktop.DBus.Error.TimedOut", errors.Unreachable),
         ("org.freedesktop.DBus.Error.AccessDenied", errors.NotAuthorized),
         (
             "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired",

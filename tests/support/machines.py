@@ -20,7 +20,13 @@ USR_UUID = "6d6d7564-0000-4000-8000-757372000001"
 def adopted(below: Image | None = None) -> Image:
     """`below` (Debian 13 with the package installed), adopted and enabled: immutable from its
     next boot on."""
-    return prepared(below or image.installed(), "adopted-trixie", "adopting the layout", _adopt)
+    below = below or image.installed()
+    return prepared(below, f"adopted-{suite(below)}", "adopting the layout", _adopt)
+
+
+def suite(of: Image) -> str:
+    """`trixie` or `bookworm`: the release a machine has."""
+    return of.key.split("-")[1]
 
 
 def with_tomb(below: Image | None = None) -> Image:

@@ -1,5 +1,7 @@
 """The boot plan's file: whatever is written is read back, and nothing torn is ever believed."""
 
+from zlib import crc32
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,12 @@ PLANS = st.builds(
     logins=st.booleans(),
     configs=st.lists(st.tuples(TEXT, st.binary(max_size=40)), max_size=2).map(tuple),
 )
+
+
+def closed(body: str) -> bytes:
+    """The lines of a plan with the closing line that makes them a whole one."""
+    data = body.encode()
+    return data + f"end\t{body.count(chr(10))}\t{crc32(data)}\n".encode()
 
 
 @given(PLANS)
@@ -64,6 +72,31 @@ def test_two_plans_in_one_file_are_refused(one: BootPlan, two: BootPlan) -> None
 def test_bytes_that_are_no_plan_are_refused(data: bytes) -> None:
     with pytest.raises(PlanError):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("immud-plan\t1\n", "immud-plan\t2\n"),
+        ("wait\t10\n", "wait\t10\nverity\tsha256\n"),
+        ("\tlink\t", "\toverlay\t"),
+    ],
+    ids=["version", "record", "kind"],
+)
+def test_what_another_version_wrote_is_refused_and_not_left_out(old: str, new: str) -> None:
+    body = encode(BootPlan(rows=(Row("/srv", "var/srv"),))).rpartition(b"end\t")[0].decode()
+    assert old in body
+    with pytest.raises(PlanError, match="written by another version"):
+        decode(closed(body.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    "line", ["row", "row\t/srv\tvar/srv\tlink", "hold", "config\t/x", "wait\t"]
+)
+def test_a_record_without_its_fields_is_refused(line: str) -> None:
+    body = encode(BootPlan()).rpartition(b"end\t")[0].decode()
+    with pytest.raises(PlanError):
+        decode(closed(f"{body}{line}\n"))
 
 
 @given(TEXT)
