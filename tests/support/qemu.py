@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import json
 import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support import cache
 from tests.support.container import die_with_parent
@@ -72,14 +74,14 @@ def _taken() -> bool:
 class Process:
     """QEMU, running but not yet started (-S): `qmp` and `agent` are connected.
 
-    `overlay` is the disk, a qcow2 file; `console` gets what is written to the serial line;
-    `incoming` is the file of a saved state.
+    `disk` is what the root disk is on, as options of QMP's blockdev-add; `console` gets what is
+    written to the serial line; `incoming` is the file of a saved state.
     """
 
     def __init__(
         self,
         *,
-        overlay: Path,
+        disk: Mapping[str, Any],
         kernel: Path,
         initrd: Path,
         append: str,
@@ -97,8 +99,7 @@ class Process:
             *("-smp", str(CPUS), "-m", str(MEMORY)),
             *("-action", "reboot=shutdown"),
             *("-kernel", str(kernel), "-initrd", str(initrd), "-append", append),
-            *("-blockdev", f"driver=file,node-name=file,filename={overlay}"),
-            *("-blockdev", "driver=qcow2,node-name=root,file=file"),
+            *("-blockdev", json.dumps({"node-name": "root", **disk})),
             *("-device", "virtio-blk-pci,drive=root"),
             *("-object", "rng-random,filename=/dev/urandom,id=rng"),
             *("-device", "virtio-rng-pci,rng=rng", "-device", "qemu-xhci,id=usb,p2=8,p3=8"),

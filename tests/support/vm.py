@@ -106,10 +106,7 @@ class VM:
         self.image = image.image if isinstance(image, State) else image
         self._place = Path(tempfile.mkdtemp(prefix="vm-", dir=cache.scratch()))
         self._overlay = self._place / "disk.qcow2"
-        if self._state:
-            qemu.overlay(self._overlay, self._state.disk, "qcow2")
-        else:
-            qemu.overlay(self._overlay, self.image.disk.path, "raw")
+        self._make_disk()
         self._console = self._place / "console"
         self._console.touch()
         self._process: qemu.Process | None = None
@@ -129,6 +126,20 @@ class VM:
         if isinstance(error, AssertionError | HarnessError):
             error.add_note(f"console of the machine:\n{tail(self.console, 60)}")
         self.close()
+
+    # What its disks are on, as options of QMP's blockdev-add
+
+    def _make_disk(self) -> None:
+        if self._state:
+            qemu.overlay(self._overlay, self._state.disk, "qcow2")
+        else:
+            qemu.overlay(self._overlay, self.image.disk.path, "raw")
+
+    def _disk(self) -> dict[str, Any]:
+        return {"driver": "qcow2", "file": _file(self._overlay)}
+
+    def _medium(self, drive: Drive) -> dict[str, Any]:
+        return {"driver": "raw", "file": _file(drive.path)}
 
     # Turning it on and off
 
@@ -172,7 +183,7 @@ class VM:
         assert self._process is None, "the machine is on already"
         self._append = append
         self._process = qemu.Process(
-            overlay=self._overlay,
+            disk=self._disk(),
             kernel=self.image.kernel,
             initrd=self.image.initrd,
             append=f"{COMMAND_LINE} {append}".strip(),
@@ -201,10 +212,13 @@ class VM:
         if opened is None or not self.agent.synchronise(next(self._numbers), 60):
             raise HarnessError(f"no guest agent after {timeout:g} s\n{tail(self.console)}")
 
-    def wait_for_console(self, wanted: str, timeout: float = BOOT_LIMIT) -> None:
-        """Wait until the serial console has printed text that the pattern `wanted` matches."""
+    def wait_for_console(self, wanted: str, timeout: float = BOOT_LIMIT, *, after: int = 0) -> None:
+        """Wait until the serial console has printed text that the pattern `wanted` matches.
+
+        Its first `after` characters do not count.
+        """
         until = time.monotonic() + timeout
-        while not re.search(wanted, self.console):
+        while not re.search(wanted, self.console[after:]):
             if time.monotonic() > until:
                 raise HarnessError(f"no {wanted!r} after {timeout:g} s\n{tail(self.console)}")
             time.sleep(0.1)
@@ -277,10 +291,9 @@ class VM:
         number = next(self._numbers)
         self.qmp.execute(
             "blockdev-add",
-            driver="raw",
             node_name=f"drive{number}",
-            file={"driver": "file", "filename": str(drive.path)},
             read_only=read_only,
+            **self._medium(drive),
         )
         self.qmp.execute(
             "device_add",
@@ -430,3 +443,7 @@ class VM:
         """What the serial console has printed in all boots, without colours."""
         text = self._console.read_bytes().decode(errors="replace")
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)|\r", "", text)
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"driver": "file", "filename": str(path)}
