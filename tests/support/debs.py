@@ -31,8 +31,12 @@ for package; do
         done
     done
     # A diverted file is packed under its own name; what dpkg was told to leave out is not there.
-    dpkg-query -L "$package" | grep -v '^diverted\|^/\.$\|^package diverts' |
-        while read -r path; do [ ! -e "$path" ] && [ ! -L "$path" ] || echo "${path#/}"; done |
+    # In Debian 12 packages have files below /lib and its like, which are links there.
+    dpkg-query -L "$package" | grep -v '^diverted\|^/\.$\|^package diverts' >/tmp/files
+    while read -r path; do
+        if [ -L "$path" ] && grep -q "^$path/" /tmp/files; then continue; fi
+        [ ! -e "$path" ] && [ ! -L "$path" ] || echo "${path#/}"
+    done </tmp/files |
         tar -C / -c --no-recursion -T - | tar -C "$tree" -x
     dpkg-deb -Znone --root-owner-group -b "$tree" "$REPOSITORY" >/dev/null
     rm -rf "$tree"
