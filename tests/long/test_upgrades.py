@@ -7,7 +7,7 @@ from tests.support.layout import complaints
 from tests.support.upgrades import Upgrades, true_status
 
 SEED = 411
-CUTS = 16
+CUTS = 60
 
 
 def test_sixty_cuts(adopted_container: Container) -> None:
