@@ -157,13 +157,15 @@ async def retreat(volume: Volume) -> None:
     await unmap(volume)
 
 
-async def purge(volume: Volume) -> holders.Holders:
+async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     """The drive is gone. Everything of it goes: mounts, key, loops, holders, mapping.
 
     In this order: first what others could still see, then the key, then those
-    who hold the rest. Returns the holders that were ended.
+    who hold the rest. `lost` is that plug of the drive, where it is known: another
+    medium, or connection of an NBD, may have its number by now. Returns the holders
+    that were ended.
     """
-    dead = [m for m in volume.state().mappings if not volume.base(m)]
+    dead = [m for m in volume.state().mappings if not _stands(volume, m, lost)]
     numbers = [number for m in dead for number in volume.devices(m)]
     if not numbers:
         return holders.Holders(())
@@ -186,6 +188,13 @@ async def purge(volume: Volume) -> holders.Holders:
             f"{_in_the_way(volume, rest, stacked)}; it goes when they end."
         )
     return found
+
+
+def _stands(volume: Volume, mapping: dm.Mapping, lost: Device | None) -> bool:
+    """Whether a mapping is on a drive that is there, and not on what was lost."""
+    base = volume.base(mapping)
+    other = lost is None or lost.number != base or drive.alive(lost.number, lost.diskseq)
+    return bool(base) and other
 
 
 async def _gone(volume: Volume, which: tuple[dm.Mapping, ...], seconds: float) -> bool:

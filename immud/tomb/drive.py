@@ -12,19 +12,26 @@ SYS = "/sys"
 def alive(number: str, diskseq: str = "") -> bool:
     """Whether the block device `major:minor` is there, and still the plug called `diskseq`.
 
-    The kernel takes the entry away before it announces the removal.
+    The kernel takes the entry away before it announces the removal. That of a reader whose card
+    was pulled, and of an NBD whose connection ended, it keeps: with a size of 0.
     """
     where = f"{SYS}/dev/block/{number}"
     if not os.path.exists(where):
         return False
-    # A partition has the sequence number of its disk.
-    for path in (f"{where}/diskseq", f"{where}/../diskseq"):
-        try:
-            with open(path, encoding="ascii") as file:
-                return diskseq in ("", file.read().strip())
-        except OSError:
-            continue
-    return True
+    # What a partition does not have itself, its disk has.
+    if "0" in (_read(f"{where}/size"), _read(f"{where}/../size")):
+        return False
+    now = _read(f"{where}/diskseq") or _read(f"{where}/../diskseq")
+    return not (now and diskseq) or now == diskseq
+
+
+def _read(path: str) -> str:
+    """An attribute's text, empty where there is none."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def number_of(devnode: str) -> str:
@@ -35,11 +42,7 @@ def number_of(devnode: str) -> str:
 
 def read_only(number: str) -> bool:
     """Whether the kernel takes no writes for the block device: a switch on a card, a mapping so."""
-    try:
-        with open(f"{SYS}/dev/block/{number}/ro", encoding="ascii") as file:
-            return file.read().strip() == "1"
-    except OSError:
-        return False
+    return _read(f"{SYS}/dev/block/{number}/ro") == "1"
 
 
 def bare(number: str) -> Device:

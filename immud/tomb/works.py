@@ -49,7 +49,7 @@ class Works:
             case Action.RETREAT:
                 await closing.retreat(volume)
             case Action.PURGE:
-                return (await closing.purge(volume)).values
+                return (await closing.purge(volume, order.device)).values
             case _:
                 if order.device is None:
                     raise ImmudError("Its drive is gone; plug it in again.")
