@@ -24,7 +24,7 @@ PASSPHRASE = b"correct horse battery staple"
 LETTER = "alice/Documents/letter.txt"
 CONTENT: Mapping[str, str] = {LETTER: "a letter, carried\n", "alice/.profile": "# carried\n"}
 
-_SMALLEST = {"ext4": 0, "btrfs": 128 << 20, "xfs": 320 << 20}
+_SMALLEST = {"ext4": 0, "btrfs": 128 << 20, "f2fs": 128 << 20, "xfs": 320 << 20}
 """What each mkfs asks for, bytes."""
 _FIRST = 1 << 20
 """Where a partition begins, bytes."""
@@ -167,6 +167,9 @@ def make_file_system(plain: Path, fstype: str, tree: Path) -> None:
             run("mkfs.ext4", "-q", "-F", "-L", "home", "-d", str(tree), str(plain))
         case "btrfs":
             run("mkfs.btrfs", "-q", "-f", "-L", "home", "--rootdir", str(tree), str(plain))
+        case "f2fs":
+            run("mkfs.f2fs", "-q", "-f", "-l", "home", str(plain))
+            run("sload.f2fs", "-P", "-f", str(tree), str(plain))
         case "xfs":
             with tempfile.NamedTemporaryFile("w", dir=plain.parent) as prototype:
                 # No boot block, and counts that are not used any more.

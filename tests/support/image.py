@@ -30,16 +30,24 @@ PACKAGES = (
 )
 BY_SUITE = {
     "bookworm": ("systemd-userdbd",),
-    # tomb is Dyne's, and argon2 what it stretches passphrases with where asked to
-    "trixie": ("systemd-cryptsetup", "systemd-userdbd", "tomb", "argon2"),
+    # tomb is Dyne's, and argon2 what it stretches passphrases with where asked to; drives over
+    # the network; and what systemd talks to a TPM with
+    "trixie": (
+        *("systemd-cryptsetup", "systemd-userdbd", "tomb", "argon2", "f2fs-tools"),
+        *("nbd-client", "nbd-server"),
+        *("libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-mu-4.0.1-0t64"),
+        "libtss2-tcti-device0t64",
+    ),
 }
 
 # What a virtual machine's disk needs in order to be found: a small initramfs, for TCG's sake.
 _MODULES = ("virtio_pci", "virtio_blk", "ext4")
 
-# Before the packages: what must be there when the kernel's postinst builds the initramfs.
+# Before the packages: what must be there when the kernel's postinst builds the initramfs. A
+# server that exports nothing fails at each boot.
 _EARLY = """
-mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/dpkg/dpkg.cfg.d"
+mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/dpkg/dpkg.cfg.d" "$1/etc/systemd/system"
+ln -s /dev/null "$1/etc/systemd/system/nbd-server.service"
 echo MODULES=list >"$1/etc/initramfs-tools/conf.d/small"
 printf '%s\\n' {modules} >"$1/etc/initramfs-tools/modules"
 """
