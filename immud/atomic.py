@@ -1,5 +1,6 @@
 """Small files that are either the old one or the new one, whatever happens in between."""
 
+import ctypes
 import os
 from contextlib import suppress
 
@@ -41,5 +42,20 @@ def sync(directory: str) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_file_system(path: str) -> None:
+    """syncfs(2) of the file system `path` is on; fsync of a directory does not write its files.
+
+    Unlike sync(2) it does not wait for a slow stick that somebody copies to. Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if libc.syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
     finally:
         os.close(fd)

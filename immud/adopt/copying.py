@@ -6,7 +6,6 @@ for part of a directory, and / is writable.
 """
 
 import asyncio
-import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from immud.adopt.steps import (
     TakeBack,
     Unchanged,
 )
+from immud.atomic import sync_file_system
 from immud.early import kernel
 from immud.errors import Busy, ImmudError
 from immud.make.copying import ROUNDS, differences, listed, rsync
@@ -53,7 +53,7 @@ def copy(root: int, step: Copy, told: Told) -> None:
             os.mkdir(place, 0o700)
         for attempt in range(ROUNDS):
             asyncio.run(rsync(source, place, told, ("-c",) if attempt else ()))
-            _syncfs(place)
+            sync_file_system(place)
             told("comparing")
             differing = asyncio.run(differences(source, place, ("-c",)))
             if not differing:
@@ -170,15 +170,3 @@ def _seen(root: int, path: str) -> str:
     """`path` as programs find it in that namespace."""
     name, fd = at(root, path)
     return path if fd is None else f"{CLONE}/{name}"
-
-
-def _syncfs(path: str) -> None:
-    """syncfs(2) of the file system `path` is on; fsync of a directory does not write its files."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        if libc.syncfs(fd):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-    finally:
-        os.close(fd)

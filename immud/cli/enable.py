@@ -3,8 +3,10 @@
 import os
 import sys
 from argparse import Namespace
+from contextlib import suppress
 
 from immud import apt
+from immud.atomic import sync_file_system
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_plan, remove_plan, write_plan
@@ -60,6 +62,7 @@ def enable(arguments: Namespace) -> int:
         follow(config.etc, enabled=True, root=root)
         if notice := apt.enable(arguments.apt, root, config.etc):
             print(notice, file=sys.stderr)
+        lasting(root)
     except (ImmudError, OSError):
         if not was_there:
             remove_plan(root)
@@ -113,7 +116,9 @@ def disable(arguments: Namespace) -> int:
     etc_source = dict(elsewhere).get("/etc", "/etc")
     follow(etc_source, enabled=False, root=root)
     apt.disable(root, etc_source)
-    if remove_plan(root):
+    removed = remove_plan(root)
+    lasting(root)
+    if removed:
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")
         for where, source in elsewhere:
@@ -121,6 +126,16 @@ def disable(arguments: Namespace) -> int:
     else:
         print("Not enabled; nothing to undo.")
     return 0
+
+
+def lasting(root: str = "/") -> None:
+    """Have on the disk what enabling or disabling did: said to be done, it outlives a power cut.
+
+    Neither systemctl nor a rename waits for that. /usr/local, where apt's link is, is in /var.
+    """
+    for place in ("etc", "usr/local"):
+        with suppress(FileNotFoundError):
+            sync_file_system(os.path.join(root, place))
 
 
 def _elsewhere(root: str) -> list[tuple[str, str]]:
