@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ class Process:
     """QEMU, running but not yet started (-S): `qmp` and `agent` are connected.
 
     `disk` is what the root disk is on, as options of QMP's blockdev-add; `console` gets what is
-    written to the serial line; `incoming` is the file of a saved state.
+    written to the serial line; `incoming` is the file of a saved state; `options` are
+    more of QEMU's.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Process:
         append: str,
         console: Path,
         incoming: Path | None = None,
+        options: Sequence[str] = (),
     ) -> None:
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(turn())
@@ -110,6 +112,7 @@ class Process:
             *("-serial", "chardev:console"),
             *("-chardev", f"socket,id=qmp,fd={qmp_theirs.fileno()}"),
             *("-mon", "chardev=qmp,mode=control"),
+            *options,
         ]
         if incoming is not None:
             arguments += ["-incoming", f"exec:cat {incoming}"]

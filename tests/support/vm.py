@@ -98,12 +98,13 @@ def booted(image: Image, name: str) -> State:
 class VM:
     """A machine on an overlay of `image`'s disk, or of a saved `State`'s; thrown away by `close`.
 
-    It is off at first. `run` needs it booted.
+    It is off at first. `run` needs it booted. `options` are QEMU's, for what else it has.
     """
 
-    def __init__(self, image: Image | State) -> None:
+    def __init__(self, image: Image | State, *, options: Sequence[str] = ()) -> None:
         self._state = image if isinstance(image, State) else None
         self.image = image.image if isinstance(image, State) else image
+        self._options = options
         self._place = Path(tempfile.mkdtemp(prefix="vm-", dir=cache.scratch()))
         self._overlay = self._place / "disk.qcow2"
         self._make_disk()
@@ -189,6 +190,7 @@ class VM:
             append=f"{COMMAND_LINE} {append}".strip(),
             console=self._console,
             incoming=incoming,
+            options=self._options,
         )
 
     @property

@@ -6,7 +6,6 @@ import pytest
 
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
 from tests.support.fixtures import HOME_UUID
-from tests.support.layout import failures
 from tests.support.tomb import KEY, assert_no_residue, configure, hold, state, wait_for
 from tests.support.vm import VM
 
@@ -33,25 +32,6 @@ def test_plugged_in_it_is_there_and_pulled_out_it_is_gone(vm: VM, home_drive: Dr
     # Nothing of all that is tampering.
     assert vm.run("immud", "verify").status == 0
     assert not vm.messages("-b", "MESSAGE_ID=6c5c1e5da8504854908432a81e2441df")
-
-
-def test_present_at_boot_and_closed_at_the_end(cold_vm: VM, home_drive: Drive) -> None:
-    cold_vm.boot(drives=[home_drive])
-    wait_for(cold_vm, "open")
-    assert cold_vm.run("cat", f"/home/{LETTER}").stdout == CONTENT[LETTER]
-    cold_vm.run("sh", "-c", "echo kept >/home/kept", timeout=60)
-    console = cold_vm.reboot(drives=[home_drive])
-
-    def journal(pattern: str) -> str:
-        return cold_vm.run("journalctl", "-b", "-1", "-g", pattern, check=False).stdout
-
-    assert failures(console, journal) == set()
-    wait_for(cold_vm, "open")
-    assert cold_vm.run("cat", "/home/kept").stdout == "kept\n"
-    said = "\n".join(cold_vm.messages("-b", "-1", "-u", "immud"))
-    assert "tomb home is closed" in said.lower(), said
-    # nothing had to be repaired: it was unmounted before the power went
-    assert not any("recovering journal" in message for message in cold_vm.messages())
 
 
 def test_a_holder_is_named_and_nothing_is_closed_under_it(vm: VM, home_drive: Drive) -> None:
