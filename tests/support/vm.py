@@ -245,6 +245,17 @@ class VM:
         self._off()
         return self.console[before:]
 
+    def sleep_and_wake(self, timeout: float = BOOT_LIMIT) -> None:
+        """Wait until it sleeps (ACPI S3, for which somebody asked), and wake it up."""
+        if self.qmp.wait_for_event(lambda event: event["event"] == "SUSPEND", timeout) is None:
+            raise HarnessError(f"still awake after {timeout:g} s\n{tail(self.console)}")
+        self.qmp.execute("system_wakeup")
+        until = time.monotonic() + timeout
+        # What is said to it while it wakes up may be lost.
+        while not self.agent.synchronise(next(self._numbers), 5):
+            if time.monotonic() > until:
+                raise HarnessError(f"no agent {timeout:g} s after waking\n{tail(self.console)}")
+
     def cut_power(self) -> None:
         """End it between two instructions; what its kernel had not written is lost."""
         self.process.kill()

@@ -12,10 +12,9 @@ echo "said: $IMMUD_EVENT"
 [ "$IMMUD_EVENT" != opened ] || ls "$IMMUD_MOUNT_POINT" >/run/seen-by-hook
 echo "$IMMUD_EVENT $IMMUD_TOMB" >>/run/hooks
 """
-# It is told of the sleep by a logind that does everything but the sleep itself.
-SLEEPLESS = """[Service]
-ExecStart=
-ExecStart=/bin/sh -c "ls /dev/mapper >/run/night"
+# What there is when everybody who was to be asked has been, and the sleep begins.
+NIGHT = """[Service]
+ExecStartPre=/bin/sh -c "ls /dev/mapper >/run/night"
 """
 OWN = {"diary": "mine alone\n", "papers/deed": "signed\n"}
 
@@ -47,7 +46,7 @@ def test_what_goes_along_with_two_tombs(
     own = drives(label="own", content=OWN)
     for event in ("opened", "closing", "closed", "lost"):
         put(vm, f"/etc/immud/hooks.d/{event}/10-note", HOOK)
-    vm.run("systemctl", "edit", "--runtime", "--stdin", "systemd-suspend", input=SLEEPLESS)
+    vm.run("systemctl", "edit", "--runtime", "--stdin", "systemd-suspend", input=NIGHT)
     # Five seconds are not many for a machine as slow as this one.
     put(vm, "/run/systemd/logind.conf.d/slow.conf", "[Login]\nInhibitDelayMaxSec=60\n")
     vm.run("systemctl", "restart", "systemd-logind")
@@ -88,8 +87,8 @@ def test_what_goes_along_with_two_tombs(
     vm.wait_until("systemd-inhibit --list --no-legend | grep -q immud")
     vm.run("systemd-run", "--quiet", "--unit=sitter", "--property=WorkingDirectory=/var/home",
            "sleep", "1000")  # fmt: skip
-    vm.run("systemctl", "suspend")
-    vm.wait_until("test -e /run/night")
+    vm.start("systemctl", "suspend")
+    vm.sleep_and_wake()
     assert_both_open(vm)
     assert vm.run("cat", "/run/night").stdout == "control\n", "it slept with a tomb open"
     vm.wait_until("grep -q 'opened own' /run/hooks && grep -q 'opened home' /run/hooks")
