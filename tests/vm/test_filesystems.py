@@ -118,9 +118,9 @@ def test_damaged_it_is_readable_and_what_is_said_repairs_it(
     place.wait('s "absent"')
 
 
-def test_xfs_and_btrfs_and_a_switch_that_is_on(vm: VM, drives: Callable[..., Drive]) -> None:
+def test_xfs_btrfs_f2fs_and_a_switch_that_is_on(vm: VM, drives: Callable[..., Drive]) -> None:
     # From another machine, where their owner has another number.
-    made = {name: drives(fstype=name, owner=4321) for name in ("xfs", "btrfs")}
+    made = {name: drives(fstype=name, owner=4321) for name in ("xfs", "btrfs", "f2fs")}
     places = tombs(vm, more='map = "auto"\n', **made)
     for name, place in places.items():
         vm.plug(made[name])
