@@ -15,6 +15,16 @@ ls -d /sys/block/dm-* 2>/dev/null || true
 losetup --list --noheadings
 """
 
+# Several at once, so that there is always something on its way to the drive.
+WRITE = """
+systemd-run --quiet --collect --unit=writers sh -c '
+    write() { while dd if=/dev/zero of=$1 bs=64k count=16 conv=fsync; do :; done; }
+    cd /var/home
+    for name in written1 written2 written3 written4; do write $name & done
+    wait'
+until [ -s /var/home/written4 ]; do sleep 0.02; done
+"""
+
 
 def state(machine: VM) -> str:
     argv = ("busctl", "get-property", "--json=short", "org.immud1", HOME, "org.immud1.Tomb")
@@ -29,8 +39,9 @@ def wait_for(machine: VM, wanted: str, timeout: float = 60) -> None:
 
 
 def configure(machine: VM, table: str) -> None:
-    """Another [tomb.home], for the running daemon."""
-    machine.run("sh", "-c", "cat >/etc/immud/immud.toml", input=f"[tomb.home]\n{table}")
+    """Another [tomb.home], for the running daemon; none where `table` is empty."""
+    text = f"[tomb.home]\n{table}" if table else ""
+    machine.run("sh", "-c", "cat >/etc/immud/immud.toml", input=text)
     machine.run("busctl", "call", "org.immud1", "/org/immud1", "org.immud1.Manager", "Reload", *END)
 
 
@@ -40,6 +51,11 @@ KEY = 'key = "/etc/immud/keys/home"\n'
 
 def assert_no_residue(machine: VM) -> None:
     assert machine.shell(RESIDUE) == ""
+
+
+def wait_ended(machine: VM, *units: str) -> None:
+    """Those who held it have ended; that a process was killed, PID 1 hears a little later."""
+    machine.wait_until(f"! systemctl is-active {' '.join(units)}")
 
 
 def hold(machine: VM) -> None:

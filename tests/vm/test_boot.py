@@ -7,7 +7,9 @@ import json
 import re
 
 from tests.support import image
+from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
 from tests.support.layout import EARLY_BIRD, complaints, failures
+from tests.support.tomb import KEY, WRITE, assert_no_residue, configure, wait_ended, wait_for
 from tests.support.vm import VM
 
 PREPARE = """
@@ -55,6 +57,7 @@ with contextlib.suppress(OSError):
 print(told.decode())
 """
 
+PUT_KEY = "umask 077; mkdir -p /etc/immud/keys; cat >/etc/immud/keys/home"
 TUNABLES = "/etc/apparmor.d/tunables/home.d/immud"
 
 
@@ -113,6 +116,21 @@ def become_immutable(machine: VM, append: str = "") -> None:
     machine.shell("echo kept >/etc/kept; echo kept >/var/lib/kept")
 
 
+def in_and_out(machine: VM, drive: Drive) -> None:
+    """A tomb is opened, pulled out under a writer, and nothing of it is left."""
+    machine.run("sh", "-c", PUT_KEY, input=PASSPHRASE)
+    configure(machine, f'uuid = "{drive.uuid}"\n{KEY}')
+    machine.plug(drive)
+    wait_for(machine, "open")
+    assert machine.run("cat", f"/home/{LETTER}", user="alice").stdout == CONTENT[LETTER]
+    machine.shell(WRITE)
+    machine.yank(drive)
+    wait_for(machine, "absent")
+    assert_no_residue(machine)
+    wait_ended(machine, "writers")
+    configure(machine, "")
+
+
 def test_a_stock_debian_13_becomes_immutable() -> None:
     with VM(image.installed("trixie")) as machine:
         machine.boot()
@@ -125,12 +143,15 @@ def test_a_stock_debian_13_becomes_immutable() -> None:
         machine.run("touch", "/usr/x", "/x")
 
 
-def test_a_stock_debian_12_becomes_immutable_apparmor_and_all(bookworm_vm: VM) -> None:
+def test_a_stock_debian_12_becomes_immutable_apparmor_and_all(
+    bookworm_vm: VM, home_drive: Drive
+) -> None:
     bookworm_vm.boot(append="apparmor=1")
     become_immutable(bookworm_vm, "apparmor=1")
     # AppArmor's profiles know where the links lead, and no more of it after a release.
     bookworm_vm.shell("systemctl reload apparmor; aa-status --enabled")
     assert "/var/home" in bookworm_vm.run("cat", TUNABLES).stdout
+    in_and_out(bookworm_vm, home_drive)
     bookworm_vm.run("immud", "release")
     bookworm_vm.shell(f"systemctl reload apparmor; aa-status --enabled; test ! -e {TUNABLES}")
     told = bookworm_vm.shell("stat -c %F /home /root /usr/local; cat /home/alice/Doc*/letter.txt")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.support.drive import PASSPHRASE, Drive, plain, stick
 from tests.support.fixtures import HOME_UUID
-from tests.support.tomb import assert_no_residue, configure, hold, state, wait_for
+from tests.support.tomb import assert_no_residue, configure, hold, state, wait_ended, wait_for
 from tests.support.vm import VM
 
 WORDS = "rest in \\peace"
@@ -69,7 +69,7 @@ def test_a_tomb_on_a_stick(vm: VM, tmp_path: Path) -> None:
     vm.yank(carrier)
     wait_for(vm, "absent")
     assert_no_residue(vm)
-    assert not vm.succeeds("systemctl", "is-active", "writer", "sitter", "inner")
+    wait_ended(vm, "writer", "sitter", "inner")
 
 
 def test_a_key_on_a_second_drive(vm: VM, home_drive: Drive, tmp_path: Path) -> None:

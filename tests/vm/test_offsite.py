@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.drive import CONTENT, LETTER, Drive, plain
-from tests.support.tomb import assert_no_residue, hold, wait_for
+from tests.support.tomb import assert_no_residue, hold, wait_ended, wait_for
 from tests.support.vm import VM
 
 CONFIG = "[generic]\nlistenaddr = 127.0.0.1\n[home]\nexportname = /run/server/tomb\n"
@@ -64,7 +64,7 @@ def test_the_server_goes_and_comes_back(vm: VM, server: Drive) -> None:
         gone = next(at for at, text in said(vm, killed) if "nothing of it is left" in text)
         print(f"noticed after {noticed - killed:.2f} s, nothing left {gone - noticed:.2f} s later")
         assert gone - noticed <= LIMIT
-        assert not vm.succeeds("systemctl", "is-active", "writer", "sitter", "inner")
+        wait_ended(vm, "writer", "sitter", "inner")
         vm.run("systemctl", "stop", "private")
     # It is not open, nobody uses it: that the server is gone is noticed nevertheless.
     vm.shell(SERVE)
