@@ -110,13 +110,6 @@ def vm(tomb_image: Image) -> Iterator[VM]:
 
 
 @pytest.fixture
-def cold_vm(tomb_image: Image) -> Iterator[VM]:
-    """The same machine, off: for what happens while it boots. A boot takes a minute."""
-    with VM(tomb_image) as machine:
-        yield machine
-
-
-@pytest.fixture
 def bookworm_vm() -> Iterator[VM]:
     """Debian 12 with the package installed, neither adopted nor enabled, off."""
     _only_root()
