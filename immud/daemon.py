@@ -50,6 +50,7 @@ from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
 from immud.watch.devices import DeviceEvent
 from immud.watch.mounts import MountWatch
+from immud.watch.system import SystemWatch
 from immud.watch.table import Reading
 from immud.watch.udev import UdevWatch
 
@@ -87,6 +88,7 @@ class Daemon:
         self._jobs = Jobs(self._notify)
         self._mounts = MountWatch(self._table_changed)
         self._udev = UdevWatch(self._device)
+        self._system = SystemWatch(self.refresh)
         self._companions = Companions(lambda: self._tombs.by_name, self._connection, self._notify)
         self._tombs = Tombs(
             self.config.tombs,
@@ -135,8 +137,13 @@ class Daemon:
         return self._layout.mounts
 
     def links(self) -> tuple[LinkFact, ...]:
-        # A link changes without a word from the mount table, so it is looked at when asked for.
-        return self._look().links
+        # Nor a link nor a file system that stops tells the mount table: they are looked at when
+        # asked for, and all else with them.
+        self._system.look()
+        before, self._layout = self._layout, self._look()
+        if self._layout != before:
+            self._notify()
+        return self._layout.links
 
     def findings(self) -> Mapping[int, Finding]:
         return self._guard.findings if self._guard else {}
@@ -290,6 +297,7 @@ class Daemon:
         reading = reading or Reading()
         paths = paths_of(self._plan) | self._guard.paths(reading)
         observed = observe(self._plan, mounts=reading.visible(paths))
+        observed.stopped = self._system.stopped
         layout = attest(self._facts, self._plan, observed)
         self._guard.judge(observed, layout.links)
         return layout
@@ -362,6 +370,7 @@ class Daemon:
         self._udev.start()
         self._tombs.start()
         self._mounts.start()
+        self._system.start()
         self._leases.start()
         self._link = Link(self, changed=self.refresh)
         self._link.connected.append(self._companions.connected)
@@ -396,6 +405,7 @@ class Daemon:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._udev.close()
         self._mounts.close()
+        self._system.close()
         self._leases.close()
         if self._guard:
             await self._guard.close()

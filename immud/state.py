@@ -42,10 +42,16 @@ def attest(facts: Facts, plan: BootPlan | None, observed: Observed) -> Layout:
         _mount(where, how, source, observed)
         for where, how, source in steps.expected(plan, found.links)
     )
+    stopped = [
+        mount
+        for mount in mounts
+        if mount.state == "read-only" and _device(mount.where, observed) in observed.stopped
+    ]
     problems = [
         *lasting,
         *(problem_of(p) for p in found.problems),
-        *(_explain(m, facts) for m in mounts if m.state != "mounted"),
+        *_stopped(stopped, observed),
+        *(_explain(m, facts) for m in mounts if m.state != "mounted" and m not in stopped),
         *(_dangling(link) for link in links if link.state == "missing"),
     ]
     return Layout(mounts, links, tuple(problems))
@@ -72,18 +78,41 @@ def _mount(where: str, how: str, source: str, observed: Observed) -> MountFact:
     entry = mountinfo.top(observed.mounts, where)
     if entry is None:
         return MountFact(where, source, "", "", read_only=False, state="missing")
-    protected = how == "ro"
+    protected, stopped = how == "ro", entry.dev in observed.stopped
     if protected and not entry.read_only:
         state = "writable"
-    elif not protected and entry.read_only:
+    elif not protected and (entry.read_only or stopped):
         state = "read-only"
     elif source not in (where, "/") and where in _SOURCED and where not in observed.placed:
         state = "elsewhere"
     else:
         state = "mounted"
     return MountFact(
-        where, entry.source, entry.fstype, entry.options, read_only=entry.read_only, state=state
+        where,
+        entry.source,
+        entry.fstype,
+        entry.options,
+        read_only=entry.read_only or stopped,
+        state=state,
     )
+
+
+def _device(where: str, observed: Observed) -> str:
+    entry = mountinfo.top(observed.mounts, where)
+    return entry.dev if entry else ""
+
+
+def _stopped(mounts: list[MountFact], observed: Observed) -> Iterable[Problem]:
+    """One problem for all that is on a file system which takes no writes."""
+    devices = [_device(mount.where, observed) for mount in mounts]
+    for device in dict.fromkeys(devices):
+        paths = [m.where for m, number in zip(mounts, devices, strict=True) if number == device]
+        what = next(mount.what for mount in mounts if mount.where == paths[0])
+        text = (
+            f"the file system of {' and '.join(paths)} takes no writes any more ({what}); the "
+            "kernel says why: journalctl -k; save what matters, and have it checked at a boot"
+        )
+        yield Problem(Severity.ERROR, "file-system-stopped", text, {"path": paths[0]})
 
 
 def _explain(mount: MountFact, facts: Facts) -> Problem:

@@ -141,7 +141,10 @@ class Tree:
         return lambda: self._findings[number]
 
     def _fact(self, where: str) -> Callable[[], MountFact]:
-        return lambda: self._mounts[where]
+        # As it is now: calls that come one upon the other are answered in one turn of the loop.
+        return lambda: next(
+            (fact for fact in self._service.mounts() if fact.where == where), self._mounts[where]
+        )
 
     async def _may_cancel(self, call: Call, cancelled: Job) -> None:
         call.uid = await self._authority.uid(call)

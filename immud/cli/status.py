@@ -47,8 +47,10 @@ def status(arguments: Namespace) -> int:
 
 
 async def _ask(client: "Client") -> tuple[Snapshot, dict[str, Any]]:
+    # The links first: nobody hears of a change to one, so the daemon looks when asked.
+    links = await client.links()
     manager = await client.get_all()
-    return snapshot_of(manager, await client.links(), await client.objects()), manager["Boot"]
+    return snapshot_of(manager, links, await client.objects()), manager["Boot"]
 
 
 def snapshot_of(

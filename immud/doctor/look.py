@@ -14,10 +14,12 @@ from immud.adopt.root import open_root
 from immud.check import check, look
 from immud.config import examine
 from immud.doctor.facts import Home, Partition, Room, Seen
+from immud.early import mountinfo
 from immud.early.plan import Row
 from immud.errors import ImmudError
 from immud.model import Config
 from immud.run import run
+from immud.watch.system import stopped
 
 # systemd-gpt-auto-generator(8); bit 63 of a partition's attributes keeps it away.
 GPT_HOME = "933ac7e1-2eb4-4f13-b844-0e14e2aef915"
@@ -123,15 +125,8 @@ def _rooms() -> Iterator[Room]:
             seen.add(device)
             used = 1 - space.f_bavail / space.f_blocks if space.f_blocks else 0.0
             inodes = 1 - space.f_favail / space.f_files if space.f_files else 0.0
-            yield Room(path, used, inodes, _superblock_is_read_only(path))
-
-
-def _superblock_is_read_only(path: str) -> bool:
-    """Of the file system, not of the mount: every mount of it then says so."""
-    from immud.early import mountinfo  # noqa: PLC0415 - with what reads it
-
-    top = mountinfo.top(mountinfo.read(), path)
-    return top is not None and "ro" in top.super_options.split(",")
+            read_only = bool(stopped(mountinfo.read(), (path,)))
+            yield Room(path, used, inodes, read_only)
 
 
 def _automounters() -> Mapping[str, str]:

@@ -21,10 +21,11 @@ class Observed:
 
     `paths` maps a path to what is there: `absent`, `link`, `empty` (a directory
     without entries), `directory`, `other` or `unknown`, with the link's content. `placed`
-    holds those of /usr, /etc and /var that show their configured source already.
+    holds those of /usr, /etc and /var that show their configured source already, `stopped` the
+    numbers of file systems that take no writes, whatever their mounts say (see immud.watch.system).
     """
 
-    __slots__ = ("fstab", "mounts", "paths", "placed", "tmp_mount")
+    __slots__ = ("fstab", "mounts", "paths", "placed", "stopped", "tmp_mount")
 
     def __init__(
         self,
@@ -34,12 +35,14 @@ class Observed:
         fstab: tuple[str, ...] = (),
         placed: frozenset[str] = frozenset(),
         tmp_mount: bool = False,
+        stopped: frozenset[str] = frozenset(),
     ) -> None:
         self.mounts = mounts
         self.paths = paths or {}
         self.fstab = fstab
         self.placed = placed
         self.tmp_mount = tmp_mount
+        self.stopped = stopped
 
 
 def observe(

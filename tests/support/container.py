@@ -48,7 +48,8 @@ root=$2; shift 2
 # systemd-nspawn keeps its books below /run: not the host's.
 mount -t tmpfs -o mode=755 tmpfs /run
 # The line of / is for a machine with that disk; a container has / already.
-sed -i 's,^UUID=[^ ]* / ,#container# &,' "$root/etc/fstab"
+line() { [ ! -w "$root/etc/fstab" ] || sed -i "$1" "$root/etc/fstab"; }
+line 's,^UUID=[^ ]* / ,#container# &,'
 # Two containers in one control group would take each other's services for their own, and stop
 # them: each gets a group of its own, below the one that tests/run is in.
 above=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)$(sed -n 's/^0:://p' /proc/self/cgroup)
@@ -58,7 +59,7 @@ status=0
 systemd-nspawn -D "$root" "$@" || status=$?
 echo $$ >"$above/cgroup.procs"
 find "$above/immud-$$" -depth -type d -exec rmdir {} + || :
-sed -i 's,^#container# ,,' "$root/etc/fstab"
+line 's,^#container# ,,'
 # Loop devices on files of this disk would keep it mounted for ever.
 disk=$(findmnt -n -o MAJ:MIN "$root" | tr -d ' ')
 losetup --list --noheadings --output NAME,BACK-MAJ:MIN | while read -r name back; do
