@@ -44,6 +44,7 @@ def begin(
         who=who() if uid is None else uid,
         why=reason,
         since=_now(),
+        began=running(),
         command=command,
         pid=pid or os.getpid(),
     )
@@ -78,6 +79,11 @@ def begin(
 def locked() -> tuple[str, ...]:
     """Which of / and /usr cannot be written to, as this process sees them."""
     return tuple(path for path in ("/", "/usr") if os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def running() -> int:
+    """CLOCK_BOOTTIME in microseconds: how long is not told by a clock that may be set."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", 7)) // 1000
 
 
 def _now() -> int:

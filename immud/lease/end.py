@@ -5,8 +5,10 @@ import sys
 import time
 
 from immud.lease import journal, record
-from immud.lease.begin import fields
+from immud.lease.begin import fields, running
 
+SET = 2_000_000
+"""By how much two clocks may differ, microseconds, before one was set."""
 FILES_MAX = 5000
 """Names in the journal; the number is told in any case. A kernel brings as many files."""
 
@@ -21,13 +23,14 @@ def end(id: str) -> None:
     if lease is None:
         return
     os.nice(19)  # somebody may be at work on this machine
-    lasted = time.time() - lease.since / 1e6
+    now, ran = time.time_ns() // 1000, running()
+    lasted = (ran - lease.began if lease.began else now - lease.since) / 1e6
     told = fields(lease)
     result = os.environ.get("SERVICE_RESULT", "")
     if lease.trial:
         text = "nothing it wrote to /usr was kept"
     else:
-        files, count = changed(lease.since)
+        files, count = changed(spans(lease, now, ran))
         told["IMMUD_CHANGED"] = str(count)
         told["IMMUD_FILES"] = "\n".join(files)
         text = (
@@ -41,15 +44,30 @@ def end(id: str) -> None:
     journal.tell(f"A lease on / and /usr ended after {lasted:.0f} s: {text}.", journal.ENDED, told)
 
 
-def changed(since: int, where: str = "/usr") -> tuple[list[str], int]:
-    """What changed below `where` since then (CLOCK_REALTIME, microseconds), and how much.
+def spans(lease: record.Record, now: int, ran: int) -> tuple[tuple[int, int], ...]:
+    """What the clock showed while the lease lasted (CLOCK_REALTIME, microseconds).
+
+    It may have been set meanwhile: from 1970 to today once there is a network, or back. What
+    was changed before that is after the beginning, by no more than the lease took, and
+    what was changed after it is as little before `now`. `ran` is CLOCK_BOOTTIME now.
+    """
+    took = ran - lease.began
+    if not lease.began or abs(now - took - lease.since) < SET:
+        return ((lease.since, max(now, lease.since)),)
+    return ((lease.since, lease.since + took), (max(now - took, 1), now))
+
+
+def changed(spans: tuple[tuple[int, int], ...], where: str = "/usr") -> tuple[list[str], int]:
+    """What changed below `where` in these times (CLOCK_REALTIME, microseconds), and how much.
 
     By ctime, which nobody can set back. A file that was removed shows as its directory.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
-    # -newerct means later than, and a file may have the very stamp of the beginning.
-    stamp = f"@{(since - 1) // 10**6}.{(since - 1) % 10**6:06}"
-    argv = ["find", where, "-xdev", "-newerct", stamp, "-print0"]
+    argv = ["find", where, "-xdev", "(", "-false"]
+    for begin, end in spans:
+        # -newerct means later than, and a file may have the very stamp of the beginning.
+        argv += ["-o", "-newerct", _stamp(begin - 1), "!", "-newerct", _stamp(end + SET)]
+    argv += [")", "-print0"]
     actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
     pid = os.posix_spawn("/usr/bin/find", argv, {"LC_ALL": "C"}, file_actions=actions)
     os.close(writing)
@@ -60,6 +78,10 @@ def changed(since: int, where: str = "/usr") -> tuple[list[str], int]:
     os.waitpid(pid, 0)
     paths = [os.fsdecode(path) for path in data.split(b"\0")[:-1]]
     return sorted(paths)[:FILES_MAX], len(paths)
+
+
+def _stamp(time: int) -> str:
+    return f"@{time // 10**6}.{time % 10**6:06}"
 
 
 def main() -> None:

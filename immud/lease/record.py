@@ -11,19 +11,21 @@ import time
 DIRECTORY = "/run/immud/leases"  # also immud.early.namespaces.LEASES
 PUBLIC = ("who", "why", "since", "unit", "mnt-ns", "trial")
 _FOR_ALL = 0o755  # whatever the umask of who asks
-_PRIVATE = ("until", "command", "pid", "watcher")
+_PRIVATE = ("until", "command", "pid", "watcher", "began")
 
 
 class Record:
     """One lease.
 
     `who` is a user id; `since` and `until` are CLOCK_REALTIME microseconds (`until` 0: as long
-    as the command takes); `pid` is the process it lasts as long as, `watcher` the one that waits
-    for its end, in the mount namespace `mnt_ns` (an inode number) and the service's control
-    group. `trial` says that nothing written to /usr stays.
+    as the command takes), `began` is the beginning by CLOCK_BOOTTIME, which nobody sets (0 where
+    an older immud gave the lease that this one ends); `pid` is the process it lasts as long as,
+    `watcher` the one that waits for its end, in the mount namespace `mnt_ns` (an inode number)
+    and the service's control group. `trial` says that nothing written to /usr stays.
     """
 
     __slots__ = (
+        "began",
         "command",
         "id",
         "mnt_ns",
@@ -45,6 +47,7 @@ class Record:
         why: str = "",
         since: int = 0,
         until: int = 0,
+        began: int = 0,
         command: tuple[str, ...] = (),
         unit: str = "",
         mnt_ns: int = 0,
@@ -57,6 +60,7 @@ class Record:
         self.why = why
         self.since = since
         self.until = until
+        self.began = began
         self.command = command
         self.unit = unit
         self.mnt_ns = mnt_ns
@@ -113,16 +117,17 @@ def _text(value: object) -> bytes:
 
 def read(id: str, directory: str = DIRECTORY) -> Record | None:
     """The lease of that name, or None where there is none."""
-    found = {}
-    try:
-        for name in (*PUBLIC, *_PRIVATE):
+    found = {"began": b"0"}
+    for name in (*PUBLIC, *_PRIVATE):
+        try:
             with open(f"{directory}/{id}/{name}", "rb") as file:
                 found[name] = file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        except (FileNotFoundError, NotADirectoryError):
+            if name not in found:
+                return None
     numbers = {
         name.replace("-", "_"): int(found[name])
-        for name in ("who", "since", "until", "mnt-ns", "pid", "watcher")
+        for name in ("who", "since", "until", "mnt-ns", "pid", "watcher", "began")
     }
     return Record(
         id,

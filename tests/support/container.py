@@ -47,9 +47,10 @@ mount -o loop "$1" "$2"
 root=$2; shift 2
 # systemd-nspawn keeps its books below /run: not the host's.
 mount -t tmpfs -o mode=755 tmpfs /run
-# The line of / is for a machine with that disk; a container has / already.
-line() { [ ! -w "$root/etc/fstab" ] || sed -i "$1" "$root/etc/fstab"; }
-line 's,^UUID=[^ ]* / ,#container# &,'
+# The line of / is for a machine with that disk; a container has / already. (A test whose
+# disk is full or read-only has taken it out.)
+line() { ! grep -q "$1" "$root/etc/fstab" || sed -i "s,$1,$2," "$root/etc/fstab"; }
+line '^UUID=[^ ]* / ' '#container# &'
 # Two containers in one control group would take each other's services for their own, and stop
 # them: each gets a group of its own, below the one that tests/run is in.
 above=$(findmnt -n -o TARGET -t cgroup2 | head -n 1)$(sed -n 's/^0:://p' /proc/self/cgroup)
@@ -59,7 +60,7 @@ status=0
 systemd-nspawn -D "$root" "$@" || status=$?
 echo $$ >"$above/cgroup.procs"
 find "$above/immud-$$" -depth -type d -exec rmdir {} + || :
-line 's,^#container# ,,'
+line '^#container# ' ''
 # Loop devices on files of this disk would keep it mounted for ever.
 disk=$(findmnt -n -o MAJ:MIN "$root" | tr -d ' ')
 losetup --list --noheadings --output NAME,BACK-MAJ:MIN | while read -r name back; do

@@ -145,7 +145,7 @@ def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> N
     assert record.read("1f", place) == lease
     modes = {path.name: path.stat().st_mode & 0o777 for path in Path(place, "1f").iterdir()}
     assert {name for name, mode in modes.items() if mode == 0o600} == {
-        *("until", "command", "pid", "watcher")
+        *("until", "command", "pid", "watcher", "began")
     }
     assert Path(place, "1f").stat().st_mode & 0o777 == 0o755
     assert Path(place, "1f", "mnt-ns").read_text() == "4026531840\n"
@@ -283,9 +283,46 @@ def test_files_that_changed(tmp_path: Path) -> None:
     since = begin._now()
     (tmp_path / "sub/gone").unlink()
     (tmp_path / "new\nfile").touch()
-    found, count = end.changed(since, str(tmp_path))
+    now = begin._now()
+    found, count = end.changed(((since, now),), str(tmp_path))
     assert found == sorted(map(str, (tmp_path, tmp_path / "new\nfile", tmp_path / "sub")))
     assert count == 3
+    # What was there before is in the future of a clock that shows 1970.
+    assert end.changed(((5, 60_000_000),), str(tmp_path)) == ([], 0)
+    assert end.changed(((5, 60_000_000), (since, now)), str(tmp_path)) == (found, count)
+
+
+YEARS = 50 * 365 * 86400 * 10**6
+
+
+@pytest.mark.parametrize(
+    ("now", "began", "expected"),
+    [
+        (1_060, 7, ((1_000, 1_060),)),
+        (1_060 + YEARS, 7, ((1_000, 1_060), (1_000 + YEARS, 1_060 + YEARS))),
+        (1_060, 0, ((1_000, 1_060),)),
+    ],
+    ids=["as it was", "set meanwhile", "not known"],
+)
+def test_a_clock_that_is_set_during_a_lease(
+    now: int, began: int, expected: tuple[tuple[int, int], ...]
+) -> None:
+    assert end.spans(record.Record("x", since=1_000, began=began), now, 67) == expected
+
+
+def test_a_clock_that_is_set_back() -> None:
+    lease = record.Record("x", since=YEARS, began=7)
+    assert end.spans(lease, 5_000, 67) == ((YEARS, YEARS + 60), (4_940, 5_000))
+
+
+def test_a_lease_of_an_older_version_is_read(tmp_path: Path) -> None:
+    directory = str(tmp_path / "immud/leases")
+    os.mkdir(tmp_path / "immud")
+    lease = record.Record("x", since=5, began=7, command=("a",))
+    record.write(lease, directory)
+    assert record.read("x", directory) == lease
+    os.unlink(f"{directory}/x/began")
+    assert record.read("x", directory) == record.Record("x", since=5, command=("a",))
 
 
 def test_unlock_imports_nothing_that_takes_long() -> None:

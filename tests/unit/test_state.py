@@ -37,6 +37,19 @@ def test_each_way_a_mount_can_be_wrong() -> None:
     assert states("/!", "/usr!", "/etc!", "/var")["/etc"] == "read-only"
 
 
+def test_a_file_system_that_takes_no_writes_is_one_problem() -> None:
+    device = IN_PLACE[-1].dev
+    layout = attest(DONE, BootPlan(), Observed(mounts=IN_PLACE, stopped=frozenset({device})))
+    (problem,) = layout.problems
+    assert problem.code == "file-system-stopped"
+    assert "of /etc and /var takes no writes" in problem.text
+    assert [m.where for m in layout.mounts if m.state == "read-only"] == ["/etc", "/var"]
+    assert all(mount.read_only for mount in layout.mounts)
+    assert attest(DONE, BootPlan(), Observed(mounts=IN_PLACE, stopped=frozenset({"9:9"}))) == (
+        attest(DONE, BootPlan(), Observed(mounts=IN_PLACE))
+    )
+
+
 def test_another_source_than_the_configured_one() -> None:
     plan = BootPlan(usr="LABEL=usr")
     assert codes(DONE, plan, Observed(mounts=IN_PLACE)) == ["mount-elsewhere"]
