@@ -217,8 +217,9 @@ def _fstab_rows(
             yield Problem(
                 Severity.WARNING,
                 "fstab",
-                f"{place}: mounts {line.where}, so {row.path} stays a directory; "
-                f'to have the link, write {moved} there, or drop the row with "{row.path}" = false',
+                f"{place}: mounts {line.where}, so {row.path} stays a directory; to have the link, "
+                + (f"run immud adopt {row.path}" if line.where == row.path else f"write {moved}")
+                + f', or drop the row with "{row.path}" = false',
                 {"path": line.where},
             )
 

@@ -64,6 +64,21 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition that systemd mounts at `where` because of its type (see immud.adopt.gpt)."""
+
+    device: str
+    disk: str
+    number: int
+    where: str = "/home"
+
+    @property
+    def mend(self) -> str:
+        """The command that keeps systemd away from it."""
+        return f"sfdisk --part-attrs {self.disk} {self.number} GUID:63"
+
+
+@dataclass(frozen=True, slots=True)
 class Parent:
     """The directory an entry lies in.
 
@@ -101,7 +116,8 @@ class RowFacts:
     `copied` is what a release put beside the path, and `placed` says that `directory`
     is a copy of a run that was cut off. `users` are who could write in path or
     directory unnoticed, `keepers` the same in what is kept, which `holds` these;
-    `inside` is what is mounted inside the directory.
+    `inside` is what is mounted inside the directory. `partition` is one that systemd mounts
+    at the path by itself.
     """
 
     row: Row
@@ -124,6 +140,7 @@ class RowFacts:
     users: tuple[str, ...] = ()
     keepers: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()
+    partition: Partition | None = None
 
     @property
     def copies(self) -> bool:

@@ -49,9 +49,10 @@ def reboot_due(steps: tuple[Step, ...], observed: Observed) -> str:
     views = [view for view in observed.views if view.path in moved]
     if views:
         names = dict.fromkeys(f"{view.name} (process {view.pid})" for view in views)
+        its, keep = ("its", "keeps") if len(names) == 1 else ("their", "keep")
         reasons.append(
-            f"{_list(names)} started with its own view of {_list({v.path for v in views})} "
-            "and keeps the old one"
+            f"{_list(names)} started with {its} own view of {_list({v.path for v in views})} "
+            f"and {keep} the old one"
         )
     if not reasons:
         return ""

@@ -5,7 +5,7 @@ import stat
 from contextlib import suppress
 from dataclasses import replace
 
-from immud.adopt import apparmor, copying, declared, users, views
+from immud.adopt import apparmor, copying, declared, gpt, users, views
 from immud.adopt.facts import (
     AppArmor,
     Declared,
@@ -43,8 +43,12 @@ def observe(root: int, table: tuple[Row, ...]) -> Observed:
     """The facts about every row of `table`; `root` is what `open_root` gives."""
     mounts = mountinfo.read()
     asked = declared.mounts()
+    automatic = {partition.where: partition for partition in gpt.partitions()}
     return Observed(
-        rows=tuple(_row(root, row, mounts, asked) for row in table),
+        rows=tuple(
+            replace(_row(root, row, mounts, asked), partition=automatic.get(row.path))
+            for row in table
+        ),
         host_namespace=os.readlink("/proc/self/ns/mnt") == os.readlink("/proc/1/ns/mnt"),
         writable=not os.fstatvfs(root).f_flag & os.ST_RDONLY,
         apparmor=_apparmor(),

@@ -117,6 +117,8 @@ def _each(verb: str, plan: Callable[[RowFacts], Steps], facts: Iterable[RowFacts
 def _adopt(fact: RowFacts) -> Steps:  # noqa: PLR0911 - one for each way
     if fact.at_boot or left_alone(fact):
         return []
+    if fact.partition and fact.row.kind == "link" and not fact.adopted:
+        refuse.automatic(fact, fact.partition)
     tidy = _tidy(fact)
     if across.half_released(fact):
         tidy += across.released(fact)

@@ -1,6 +1,6 @@
 """Why a row cannot be changed: each check raises an error that says what to do instead."""
 
-from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, RowFacts
+from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Partition, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from immud.tomb import absent
 
@@ -48,6 +48,32 @@ def used_mount(path: str, users: tuple[str, ...]) -> None:
             "Log these users out (loginctl), stop those services, and run this again from a login "
             "as root (not sudo), in a directory outside."
         )
+
+
+def automatic(fact: RowFacts, partition: Partition) -> None:
+    """Raise: it would be mounted at the link, and a boot that tries to ends in emergency mode."""
+    line = f"{partition.device} {partition.where} auto defaults 0 2"
+    asked = any(one.origin.startswith("/etc/fstab:") for one in fact.declared)
+    raise OtherFileSystem(
+        f"systemd mounts {partition.device} at {partition.where} because of its GPT type, and "
+        f"cannot at a link. Have it leave that partition alone: {partition.mend}; "
+        + ("" if asked else f"write into /etc/fstab: {line}; run `systemctl daemon-reload`; ")
+        + "then run this again"
+    )
+
+
+def by_unit(unit: Declared, old: str, new: str) -> None:
+    """Raise: immud changes lines of fstab, and no units."""
+    name, other = unit.origin.rpartition("/")[2], new.strip("/").replace("/", "-") + ".mount"
+    raise OtherFileSystem(
+        f"{unit.origin} mounts {unit.what or 'something'} at {old}, where it is in the way. A line "
+        "of /etc/fstab would be changed by itself; a unit has to be renamed, from outside of "
+        f"{old}:\n"
+        f"    systemctl disable --now {name}\n"
+        f"    sed 's,^Where=.*,Where={new},' {unit.origin} >/etc/systemd/system/{other}\n"
+        f"    rm {unit.origin}; mkdir -p {new}; systemctl enable --now {other}\n"
+        "Then run this again."
+    )
 
 
 def automounted(fact: RowFacts) -> None:

@@ -31,7 +31,15 @@ def adopts(fact: RowFacts) -> bool:
     row = fact.row
     if row.kind != "link" or fact.volatile or not (fact.path_parent.same and fact.path.empty):
         return False
-    return bool(_lines(fact, row.path) or _lines(fact, row.directory))
+    refuse_units(fact, row.path, row.directory)
+    return bool(_lines(fact, row.path) or _declared(fact, row.directory))
+
+
+def refuse_units(fact: RowFacts, old: str, new: str) -> None:
+    """Raise where it is a unit of the administrator's that mounts something at `old`."""
+    for one in fact.declared:
+        if one.where == old and one.origin.startswith("/etc/systemd/"):
+            refuse.by_unit(one, old, new)
 
 
 def adopt(fact: RowFacts) -> Steps:
@@ -56,6 +64,8 @@ def adopt(fact: RowFacts) -> Steps:
 
 def releases(fact: RowFacts) -> bool:
     """Whether what the row leads to is a mount that a line of fstab asks for."""
+    if fact.linked:
+        refuse_units(fact, fact.row.directory, fact.row.path)
     return bool(fact.linked and fact.path_parent.same and _lines(fact, fact.row.directory))
 
 
@@ -103,8 +113,14 @@ def _twice(fact: RowFacts) -> bool:
 
 def _lines(fact: RowFacts, where: str) -> tuple[Declared, ...]:
     """The line of fstab for a place; none where there are more, or units as well."""
+    found = _declared(fact, where)
+    return found if found and found[0].origin.startswith(f"{FSTAB}:") else ()
+
+
+def _declared(fact: RowFacts, where: str) -> tuple[Declared, ...]:
+    """That line, or the unit that a person has renamed, as the only one for a place."""
     found = tuple(one for one in fact.declared if one.where == where)
-    return found if len(found) == 1 and found[0].origin.startswith(f"{FSTAB}:") else ()
+    return found if len(found) == 1 else ()
 
 
 def _check(fact: RowFacts, used: str) -> None:
@@ -119,6 +135,7 @@ def _check(fact: RowFacts, used: str) -> None:
     if len({one.where for one in fact.declared}) > 1 or len(fact.mounts) > 1:
         refuse.twice(fact)
     # A tomb, most likely: what fstab asks for is at both places, or where fstab says.
-    if fact.over and not (_twice(fact) if fact.mounts else _lines(fact, fact.row.directory)):
+    there = _twice(fact) if fact.mounts else _declared(fact, fact.row.directory)
+    if fact.over and not there:
         refuse.over(fact)
     refuse.used_mount(used, fact.users)

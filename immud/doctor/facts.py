@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from immud.adopt.facts import Observed
+from immud.adopt.facts import Observed, Partition
 from immud.model import Problem, Severity
 
 
@@ -29,15 +29,6 @@ class Home:
     user: str
     uid: int
     path: str
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition that systemd-gpt-auto-generator(8) would mount: the Linux home one."""
-
-    device: str
-    disk: str
-    number: int
 
 
 @dataclass(frozen=True, slots=True)

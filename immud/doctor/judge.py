@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from immud.adopt import apparmor
-from immud.adopt.facts import RowFacts
+from immud.adopt.facts import Mounted, RowFacts
 from immud.doctor.facts import Advice, Seen
 from immud.early.plan import Row
 from immud.model import Severity
@@ -31,7 +31,10 @@ def judge(seen: Seen) -> tuple[Advice, ...]:
 
 def _checked(seen: Seen) -> Iterator[Advice]:
     """What `immud enable` looks at as well; its sentences say all three in one."""
+    own = {fact.row.path for fact in seen.adoption.rows if _own_mount(fact)}
     for problem in seen.problems:
+        if problem.code == "fstab" and problem.data.get("path") in own:
+            continue  # said of the mount itself
         what, _, why = problem.text.partition("; ")
         bytecode = problem.code == "no-bytecode"
         mend = ("immud unlock -- py3compile -p immud",) if bytecode else ()
@@ -56,17 +59,21 @@ def _rows(seen: Seen) -> Iterator[Advice]:
                 "with it",
                 (f"# in {one.origin}: Where={instead}", "systemctl daemon-reload"),
             )
-        own = next((mount for mount in fact.mounts if not mount.own), None)
-        if own:
+        if own := _own_mount(fact):
             yield Advice(
                 Severity.WARNING,
                 "separate-partition",
                 f"{path} is a file system of its own, {own.source} ({own.fstype})",
-                f"a link cannot take the place of a mount, so {path} stays as it is",
+                f"a link cannot take the place of a mount, so {path} stays as it is until that "
+                f"is mounted at {directory}",
                 (f"immud adopt {path}",),
             )
         elif fact.row.kind == "link" and fact.path.is_directory and not fact.path.empty:
             yield _unadopted(fact)
+
+
+def _own_mount(fact: RowFacts) -> Mounted | None:
+    return next((mount for mount in fact.mounts if not mount.own), None)
 
 
 def _unadopted(fact: RowFacts) -> Advice:
@@ -133,12 +140,14 @@ def _partitions(seen: Seen) -> Iterator[Advice]:
         yield Advice(
             Severity.ERROR,
             "gpt-home",
-            f"{partition.device} has the GPT type of a home partition, and systemd mounts it at "
-            "/home without a line in fstab",
-            "with /home as a link systemd refuses that, and every boot ends in emergency mode",
+            f"{partition.device} has the GPT type of what belongs at {partition.where}, and "
+            "systemd mounts it there without a line in fstab",
+            f"with {partition.where} as a link systemd refuses that, and every boot ends in "
+            "emergency mode",
             (
-                f"sfdisk --part-attrs {partition.disk} {partition.number} GUID:63"
-                "   # no-auto; then mount it by a line in /etc/fstab",
+                f"{partition.mend}   # no-auto",
+                f"# in /etc/fstab: {partition.device} {partition.where} auto defaults 0 2",
+                f"systemctl daemon-reload; immud adopt {partition.where}",
             ),
         )
 

@@ -3,17 +3,17 @@
 import asyncio
 import configparser
 import glob
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
+from immud.adopt import gpt
 from immud.adopt.observe import observe
 from immud.adopt.root import open_root
 from immud.check import check, look
 from immud.config import examine
-from immud.doctor.facts import Home, Partition, Room, Seen
+from immud.doctor.facts import Home, Room, Seen
 from immud.early import mountinfo
 from immud.early.plan import Row
 from immud.errors import ImmudError
@@ -21,9 +21,6 @@ from immud.model import Config
 from immud.run import run
 from immud.watch.system import stopped
 
-# systemd-gpt-auto-generator(8); bit 63 of a partition's attributes keeps it away.
-GPT_HOME = "933ac7e1-2eb4-4f13-b844-0e14e2aef915"
-_NO_AUTO = "GUID:63"
 # Later ones win, as with systemd itself.
 _UNIT_DIRECTORIES = ("/usr/lib/systemd/system", "/run/systemd/system", "/etc/systemd/system")
 _PROTECTS = re.compile(r"^\s*ProtectHome\s*=\s*(\S+)", re.MULTILINE)
@@ -46,7 +43,7 @@ def see(root: str = "/") -> Seen:
         protect_home=_protect_home(),
         homes=tuple(_homes(config.rows)),
         new_homes=_new_homes(),
-        partitions=tuple(_partitions()),
+        partitions=gpt.partitions(),
         rooms=tuple(_rooms()),
         automounters=_automounters(),
         modules=tuple(_modules(config)),
@@ -93,25 +90,6 @@ def _new_homes() -> str:
     with suppress(OSError, configparser.Error), open(_USERADD, encoding="utf-8") as file:
         parser.read_string("[useradd]\n" + file.read())
     return parser.get("useradd", "HOME", fallback="/home")
-
-
-def _partitions() -> Iterator[Partition]:
-    """Home partitions systemd mounts by itself: those of the disk that / is on."""
-    with suppress(OSError), open("/proc/cmdline", encoding="utf-8") as file:
-        if "systemd.gpt_auto=0" in file.read().split():
-            return
-    columns = "PATH,PKNAME,PARTN,PARTTYPE,PARTFLAGS,MOUNTPOINTS"
-    try:
-        said = asyncio.run(run("lsblk", "--json", "--list", "--output", columns, timeout=20))
-        devices = json.loads(said.stdout)["blockdevices"]
-    except (ImmudError, ValueError, KeyError):
-        return
-    disks = {device["pkname"] for device in devices if "/" in (device["mountpoints"] or ())}
-    for device in devices:
-        flags = int(device["partflags"] or "0x0", 16)
-        if device["parttype"] == GPT_HOME and device["pkname"] in disks and not flags >> 63 & 1:
-            number = device["partn"] or re.sub(r".*\D", "", device["path"])
-            yield Partition(device["path"], f"/dev/{device['pkname']}", int(number))
 
 
 def _rooms() -> Iterator[Room]:

@@ -224,16 +224,17 @@ def _tell(row: Row, state: str, observed: Observed) -> list[Problem]:
     data = (("path", row.path), ("target", row.target))
     if state == "unadopted":
         text = (
-            f"{row.path} is a directory with something in it and stays where it is, writable; "
+            f"{row.path} is a directory and stays where it is, writable; "
             f"'immud adopt {row.path}' moves it to {row.directory}"
         )
         return [("notice", "unadopted", text, data)]
     if state == "blocked":
         below = next(w for w in observed.fstab if w == row.path or w.startswith(row.path + "/"))
         moved = row.directory + below.removeprefix(row.path)
-        text = (
-            f"{row.path} stays a directory because /etc/fstab mounts {below}; "
-            f"name {moved} there instead, then run 'immud adopt {row.path}'"
+        text = f"{row.path} stays a directory because /etc/fstab mounts {below}; " + (
+            f"'immud adopt {row.path}' has it mounted at {moved}"
+            if below == row.path
+            else f"name {moved} there instead, then run 'immud adopt {row.path}'"
         )
         return [("notice", "blocked", text, data)]
     if state == "foreign":

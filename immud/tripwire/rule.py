@@ -124,7 +124,7 @@ def judge(expected: Expected, seen: Seen) -> tuple[Broken, ...]:
     known = {tree.path for tree in expected.trees} | {tomb.path for tomb in expected.tombs} | {"/"}
     found = [
         *_trees(expected.trees, seen.mounts),
-        *_links(expected.links, seen.links),
+        *_links(expected.links, seen),
         *_tombs(expected.tombs, seen.mounts),
     ]
     for path in sorted(seen.others - known):
@@ -199,9 +199,11 @@ def _trees(trees: Iterable[Tree], mounts: tuple[MountEntry, ...]) -> Iterable[Br
             )
 
 
-def _links(rows: Iterable[Row], seen: Mapping[str, tuple[str, str]]) -> Iterable[Broken]:
+def _links(rows: Iterable[Row], seen: Seen) -> Iterable[Broken]:
     for row in rows:
-        kind, content = seen.get(row.path, ("absent", ""))
+        kind, content = seen.links.get(row.path, ("absent", ""))
+        if kind == "empty" and _is_released(row.path, seen.mounts):
+            continue
         actual = {
             "link": f"a link to {content}",
             "absent": "nothing there",
@@ -211,6 +213,14 @@ def _links(rows: Iterable[Row], seen: Mapping[str, tuple[str, str]]) -> Iterable
         # A directory with something in it is one that was released, which is anybody's right.
         if actual and not (kind == "link" and leads_to(row, content)):
             yield Broken(Breach.LINK, row.path, f"a link to {row.target}", actual)
+
+
+def _is_released(path: str, mounts: tuple[MountEntry, ...]) -> bool:
+    """Whether a directory is mounted on itself, as `immud release` leaves one, empty or not."""
+    base, entry = mountinfo.top(mounts, "/"), mountinfo.top(mounts, path)
+    return bool(
+        base and entry and (entry.dev, entry.root) == (base.dev, base.root.rstrip("/") + path)
+    )
 
 
 def _tombs(tombs: Iterable[Tomb], mounts: tuple[MountEntry, ...]) -> Iterable[Broken]:

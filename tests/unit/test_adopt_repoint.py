@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 
 from immud.adopt import steps
-from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Parent, RowFacts
+from immud.adopt.facts import (
+    Declared,
+    Entry,
+    Kind,
+    Mounted,
+    Observed,
+    Parent,
+    Partition,
+    RowFacts,
+)
 from immud.adopt.plan import adopt_steps, release_steps
 from immud.errors import Busy, ImmudError, OtherFileSystem
 from immud.layout import SILVERBLUE
@@ -105,7 +114,17 @@ def test_the_directory_is_there_before_fstab_says_so() -> None:
         (
             {"declared": (Declared("/etc/systemd/system/home.mount", "/home"),)},
             OtherFileSystem,
-            "file system of its own",
+            "(?s)a unit has to be renamed.*Where=/var/home.*enable --now var-home.mount",
+        ),
+        (
+            {"partition": Partition("/dev/sda3", "/dev/sda", 3)},
+            OtherFileSystem,
+            "GPT type.*sfdisk --part-attrs /dev/sda 3 GUID:63; then run this again",
+        ),
+        (
+            {"partition": Partition("/dev/sda3", "/dev/sda", 3), "declared": ()},
+            OtherFileSystem,
+            "write into /etc/fstab: /dev/sda3 /home auto defaults 0 2; run `systemctl",
         ),
     ],
 )
@@ -114,6 +133,15 @@ def test_a_refusal_comes_before_the_first_effect(
 ) -> None:
     with pytest.raises(error, match=says):
         adopting(replace(STOCK, **changes))  # type: ignore[arg-type]
+
+
+def test_a_unit_that_was_renamed_is_left_as_it_is() -> None:
+    unit = (Declared("/etc/systemd/system/var-home.mount", "/var/home"),)
+    renamed = replace(STOCK, mounts=(), directory=EMPTY, over=DISK, declared=unit)
+    assert adopting(renamed) == (*LINKED, *END)
+    assert adopting(replace(ADOPTED, declared=unit)) == ()
+    with pytest.raises(OtherFileSystem, match=r"(?s)Where=/home.*enable --now home\.mount"):
+        releasing(replace(ADOPTED, declared=unit))
 
 
 def test_a_tomb_at_the_target_is_not_taken_for_the_partition() -> None:

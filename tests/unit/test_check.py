@@ -88,12 +88,12 @@ def test_sources(source: str, here: bool, text: str) -> None:
         (
             "UUID=1 /home ext4 defaults 0 2",
             "warning fstab: /etc/fstab:1: mounts /home, so /home stays a directory; to have the "
-            'link, write /var/home there, or drop the row with "/home" = false',
+            'link, run immud adopt /home, or drop the row with "/home" = false',
         ),
         (
             "nas:/x /mnt/data\\0401 nfs defaults 0 2",
             "warning fstab: /etc/fstab:1: mounts /mnt/data 1, so /mnt stays a directory; to have "
-            'the link, write /var/mnt/data 1 there, or drop the row with "/mnt" = false',
+            'the link, write /var/mnt/data 1, or drop the row with "/mnt" = false',
         ),
         (
             "UUID=1 /opt/x ext4 defaults 0 2",

@@ -138,6 +138,12 @@ def test_links() -> None:
         assert said(kind) == [(Breach.LINK, "/home")]
     # What was released is a directory again; what could not be looked at says nothing.
     assert said("directory") == said("unknown") == []
+    # So is an empty one, which release keeps writable.
+    released = expect(PLAN, FACTS, (replace(LINKS[0], state="unadopted"), LINKS[1]))
+    empty = {"/home": ("empty", "")}
+    assert kinds(entry("/home"), expected=released, links=empty) == []
+    elsewhere = entry("/home", root="/srv")
+    assert (Breach.LINK, "/home") in kinds(elsewhere, expected=released, links=empty)
 
 
 def test_a_writable_mount_belongs_where_mounts_belong() -> None:
