@@ -39,12 +39,12 @@ from immud.model import (
     MountFact,
     Problem,
     Severity,
-    TombState,
 )
 from immud.run import run
 from immud.service import Changed
 from immud.state import Layout, attest, overall
 from immud.systemd import Systemd
+from immud.telling import Telling
 from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
@@ -55,8 +55,6 @@ from immud.watch.table import Reading
 from immud.watch.udev import UdevWatch
 
 MANAGER_PATH = "/org/immud1"
-# Changes within this time are told as one, and after what they have set going, seconds.
-TOGETHER = 0.01
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -79,10 +77,9 @@ class Daemon:
         self.log = log.get()
         self._facts, self._plan = facts.of_this_boot()
         self._layout = Layout()
-        self._told: tuple[Problem, ...] = ()
         self._subscribers: list[Changed] = []
-        self._status = ""
-        self._refreshing = self._telling = False
+        self._telling = Telling(self)
+        self._refreshing = False
         self._stopping = False
         self._times = {**dict(self._facts.times), "DaemonStart": now()}
         self._jobs = Jobs(self._notify)
@@ -306,49 +303,7 @@ class Daemon:
         """Something readable may have changed. Cheap: this is called at every step of a tomb."""
         for changed in self._subscribers:
             changed()
-        if not self._telling:
-            self._telling = True
-            asyncio.get_running_loop().call_later(TOGETHER, self._tell)
-
-    def _tell(self) -> None:
-        """Tell the journal of new problems, and the service manager how it is."""
-        self._telling = False
-        problems = self.problems()
-        found = {finding.path for finding in self.findings().values()}
-        for problem in problems:
-            if problem.data.get("path") in found:
-                continue  # the tripwire has said it
-            if problem not in self._told and problem.severity != Severity.NOTICE:
-                say = self.log.error if problem.severity == Severity.ERROR else self.log.warning
-                say(
-                    problem.text,
-                    message_id=log.MessageId.PROBLEM,
-                    code=problem.code,
-                    **{f"problem_{name}": value for name, value in problem.data.items()},
-                )
-        self._told = problems
-        if (status := self.status()) != self._status:
-            self._status = status
-            notify.status(status)
-
-    def status(self) -> str:
-        """The STATUS line of `systemctl status immud`."""
-        state = self.state()
-        parts = [str(state).capitalize()]
-        if state == ManagerState.DEGRADED:
-            parts += [next(p.text for p in self.problems() if p.severity == Severity.ERROR)]
-        elif state == ManagerState.OFF:
-            parts += ["immud=off on the kernel command line, nothing is protected"]
-        else:
-            protected = [m.where for m in self.mounts() if m.read_only]
-            parts += [f"{' and '.join(protected)} read-only"] if protected else []
-        for name, tomb in self._tombs.by_name.items():
-            view = tomb.view
-            where = f" at {view.mount_point}" if view.state == TombState.OPEN else ""
-            parts.append(f"tomb {name} {view.state}{where}")
-        if count := len(self._leases.by_id):
-            parts.append("a lease on / and /usr" if count == 1 else f"{count} leases on / and /usr")
-        return "; ".join(parts)
+        self._telling.changed()
 
     def _tombs_changed(self) -> None:
         self._companions.look()
