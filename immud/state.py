@@ -15,7 +15,7 @@ from immud.model import LinkFact, ManagerState, MountFact, Problem, Severity
 
 _SOURCED = ("/usr", "/etc", "/var")
 
-RECONCILE = "busctl call org.immud1 /org/immud1 org.immud1.Manager Reconcile 'a{sv}' 0"
+RECONCILE = "sudo immud verify --fix"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,11 @@ def _explain(mount: MountFact, facts: Facts) -> Problem:
         "elsewhere": f"{mount.where} does not show the source that is configured",
     }[mount.state]
     data = {"path": mount.where, "state": mount.state}
-    return Problem(Severity.ERROR, f"mount-{mount.state}", f"{text}; to mend it: {RECONCILE}", data)
+    return Problem(
+        Severity.ERROR, f"mount-{mount.state}", f"{text}; to put it back: {RECONCILE}", data
+    )
 
 
 def _dangling(link: LinkFact) -> Problem:
-    text = f"{link.path} is not the link to {link.target} it was; to mend it: {RECONCILE}"
+    text = f"{link.path} is not the link to {link.target} it was; to put it back: {RECONCILE}"
     return Problem(Severity.ERROR, "link-missing", text, {"path": link.path})

@@ -69,7 +69,9 @@ def left_alone(fact: RowFacts) -> str:
     path = fact.row.path
     if fact.at_boot:
         at_boot = f"{path} changes at the next boot with immud enabled, before programs use it."
-        return "" if fact.adopted else at_boot
+        # A tmpfs of the system's own stays that: it is as volatile as the link's would be.
+        stays = any(mount.fstype == "tmpfs" for mount in fact.mounts)
+        return "" if fact.adopted or stays else at_boot
     if fact.adopted or fact.path.is_absent or not fact.volatile:
         return ""
     why = ""

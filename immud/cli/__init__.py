@@ -28,6 +28,9 @@ def main(argv: list[str] | None = None) -> int:
             unlock.plain(given[1:])
         from immud.cli.parser import build  # noqa: PLC0415 - so that ^C is caught here too
 
+        if not given:
+            build().print_help(sys.stderr)
+            return 2
         arguments = build().parse_args(given)
         module = import_module(f"immud.cli.{arguments.module}")
         code: int = getattr(module, arguments.function)(arguments)

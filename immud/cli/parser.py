@@ -37,12 +37,16 @@ COMMANDS = (
         "check that nothing protected was tampered with",
         "Has the daemon look at everything the tripwire watches, also at file systems and mount "
         "namespaces that announce nothing, and prints what is not as this boot left it. Exits "
-        "with 1 if there is such a finding. With --metrics, for node_exporter's textfile "
-        "collector; the file is replaced in one step.",
+        "with 1 if there is such a finding. With --fix, puts mounts and links back first. With "
+        "--metrics, for node_exporter's textfile collector; the file is replaced in one step.",
         "verify",
         "verify",
         (
             JSON,
+            (
+                ("--fix",),
+                {"action": "store_true", "help": "put back what can be put back, and look then"},
+            ),
             (
                 ("--metrics",),
                 {"metavar": "FILE", "help": "write OpenMetrics text to FILE as well"},

@@ -23,6 +23,8 @@ INTEGRITY = {"intact": 1, "violated": 0}
 def verify(arguments: Namespace) -> int:
     """Look, print, and return 1 where there is a finding. Raises Unreachable without a daemon."""
     try:
+        if arguments.fix:
+            talk(_fix)
         integrity, findings = talk(_ask)
     except Unreachable:
         # Better no figures than those of yesterday, which would look like a good day.
@@ -39,6 +41,10 @@ def verify(arguments: Namespace) -> int:
         for line in lines(integrity, findings, Style.of(sys.stdout)):
             print(line)
     return 1 if findings else 0
+
+
+async def _fix(client: "Client") -> None:
+    await client.wait(await client.reconcile())
 
 
 async def _ask(client: "Client") -> tuple[str, list[dict[str, Any]]]:

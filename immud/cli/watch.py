@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from immud.client import Client
 
 MANAGER = "org.immud1.Manager"
+# What another line of the same moment says in words: a state, a finding.
+_IMPLIED = frozenset({"Options", "ReadOnly", "UsrReadOnly", "RootReadOnly", "Integrity"})
+_REMOVED = {"finding": "no longer so", "lease": "ended"}
 
 
 def watch(arguments: Namespace) -> int:
@@ -78,7 +81,7 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
             yield f"{about}: {style.word(event['result'])}"
         case "removed":
             if event["interface"].startswith("org.immud1."):
-                yield f"{about}: gone"
+                yield f"{about}: {_REMOVED.get(about.partition(' ')[0], 'gone')}"
         case "added":
             values = event["values"]
             if event["interface"] == "org.immud1.Job":
@@ -96,6 +99,8 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
 
 def _changed(about: str, values: Mapping[str, Any], style: Style) -> Iterator[str]:
     for name, value in values.items():
+        if name in _IMPLIED:
+            continue
         if name == "Problems":
             narrow = style._replace(width=style.width - 10)
             yield from problem_lines(problems_of(value), narrow)

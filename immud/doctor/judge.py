@@ -98,11 +98,12 @@ def _services(seen: Seen) -> Iterator[Advice]:
     home = _row(seen, "/home")
     if home and home.kind == "link" and seen.protect_home:
         names = sorted(seen.protect_home)
+        is_now = "is" if any(f.linked for f in seen.adoption.rows if f.row == home) else "is to be"
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         yield Advice(
             Severity.WARNING,
             "protect-home",
-            f"these units ask for ProtectHome=, and /home is to be a link: {shown}",
+            f"these units ask for ProtectHome=, and /home {is_now} a link: {shown}",
             _DISARMED,
             (
                 "# /etc/immud/immud.toml, for a bind mount instead of the link:",

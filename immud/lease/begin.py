@@ -181,8 +181,8 @@ def _announce(lease: record.Record) -> None:
     command = journal.shown(lease.command)
     what = "A trial lease on /usr" if lease.trial else "A lease on / and /usr"
     why = f" ({lease.why})" if lease.why else ""
-    journal.tell(f"{what} was given to uid {lease.who}: {command}{why}", journal.BEGAN,
-                 fields(lease))  # fmt: skip
+    whom = f"uid {lease.who}" if lease.who else "root"  # pwd takes longer to import
+    journal.tell(f"{what} was given to {whom}: {command}{why}", journal.BEGAN, fields(lease))
 
 
 def fields(lease: record.Record) -> dict[str, str]:

@@ -208,6 +208,19 @@ def test_within_milliseconds_and_with_all_a_program_needs(machine: Container) ->
     said = [entry["IMMUD_PATH"] for entry in told(machine, TAMPERED)]
     assert said.count("/usr/share/man") == 1
 
+    # What the problem says to run puts it back, and says what cannot be.
+    machine.run("mount", "-o", "remount,bind,rw", "/usr")
+    become(machine, {("over-mounted", "/usr/share/man"), ("writable", "/usr")})
+    assert "sudo immud verify --fix" in " ".join(machine.run("immud", "status").stdout.split())
+    assert verify(machine, "--fix").status == 4
+    fixed = machine.run("immud", "verify", "--fix", check=False)
+    assert fixed.status == 1
+    assert not machine.succeeds("touch", "/usr/x")
+    machine.run("umount", "/usr/share/man")
+    assert machine.run("immud", "verify", "--fix").stdout == (
+        "Everything is as this boot left it.\n"
+    )
+
 
 def test_a_service_s_own_namespace_and_the_policy_relock(machine: Container) -> None:
     """Nobody announces it: it is found after the service's start, or when asked to verify."""

@@ -156,7 +156,8 @@ async def test_watch(bus: PrivateBus, link: Link, service: MemoryService) -> Non
         assert seen[0] == "job 1: open tomb home\n"
         assert "tomb home: open\n" in seen
         assert "immud: HomeTomb = tomb home\n" in seen
-        service.now_mounts["/usr"] = replace(service.now_mounts["/usr"], read_only=False)
+        usr = service.now_mounts["/usr"]
+        service.now_mounts["/usr"] = replace(usr, read_only=False, state="writable")
         service.now_state = ManagerState.DEGRADED
         service.now_problems = (Problem(Severity.ERROR, "x", "a\x1b[31m"),)
         home.become(label="Mine")
@@ -164,7 +165,7 @@ async def test_watch(bus: PrivateBus, link: Link, service: MemoryService) -> Non
         while not seen[-1].endswith("Label = Mine\n"):
             seen.append(await line(process))
         text = "".join(one[10:] for one in seen)
-        assert "mount /usr: ReadOnly = no\n" in text
+        assert "mount /usr: writable\n" in text
         assert "immud: degraded\n" in text
         assert "error:   a\\033[31m\n" in text
         process.send_signal(2)

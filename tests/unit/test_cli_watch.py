@@ -91,6 +91,22 @@ TOMB = "org.immud1.Tomb"
             ["added"],
             ["finding 3: /usr has become writable"],
         ),
+        (
+            ("InterfacesRemoved", "/org/immud1", finding_path(3), ["org.immud1.Finding"]),
+            ["removed"],
+            ["finding 3: no longer so"],
+        ),
+        (
+            (
+                "PropertiesChanged",
+                mount_path("/usr"),
+                "org.immud1.Mount",
+                {"State": "writable", "ReadOnly": False, "Options": "rw,relatime"},
+                [],
+            ),
+            ["changed"],
+            ["mount /usr: writable"],
+        ),
         (("JobRemoved", "/org/immud1", 1, JOB, "failed"), ["job-done"], ["job 1: failed"]),
         (("JobNew", "/org/immud1", 1, JOB), [], []),
         (
