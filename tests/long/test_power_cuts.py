@@ -40,7 +40,7 @@ def test_a_cut_of_thirty_in_the_vm(number: int, tomb_image: Image, home_drive: D
         machine.restore()
         cut = Cut(machine, home_drive, seed)
         cut.during(work)
-        stages.announce(f"# seed {seed}: {cut.told[-1]}")
+        stages.announce(f"# seed {seed}: {machine.story[-1]}")
         cut.come_up()
         cut.mend()
         machine.reboot()

@@ -118,7 +118,10 @@ class Disk:
         return bool(select.select([self._process.stdout], [], [], timeout)[0])
 
     def settle(self) -> dict[str, int]:
-        """After the machine has ended: `writes` and `flushes` there were, and bytes `lost`."""
+        """After the machine has ended: what there was of `writes` and `flushes`, and bytes `lost`.
+
+        `since` is how many writes there were after `cut_after` was said.
+        """
         told = {}
         while "lost" not in told:
             told = self._told(60)
@@ -163,7 +166,7 @@ class _Server:
     def __init__(self, medium: Medium, peer: socket.socket) -> None:
         self._medium, self._peer = medium, peer
         self._left: int | None = None
-        self.writes = self.flushes = 0
+        self.writes = self.flushes = self.since = 0
 
     def _take(self, size: int) -> bytes:
         taken = bytearray()
@@ -216,6 +219,7 @@ class _Server:
             self.writes += 1
             if self._left is not None:
                 self._left -= 1
+                self.since += 1
         elif command == _CMD_FLUSH:
             self._medium.flush()
             self.flushes += 1
@@ -244,7 +248,8 @@ def _main(path: str, socket_path: str, seed: str) -> None:
             server.serve()
         except (_Gone, ConnectionError):
             pass
-        _tell(writes=server.writes, flushes=server.flushes, lost=medium.lose_power(seed))
+        lost = medium.lose_power(seed)
+        _tell(writes=server.writes, flushes=server.flushes, since=server.since, lost=lost)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from tests.support.drive import Drive
@@ -24,7 +25,8 @@ PROMPT = "debian login: "
 class LossyVM(VM):
     """A machine as `VM`, with disks that lose things as `seed` has it.
 
-    `lost` is what became of the disks whenever it went off: writes, flushes and bytes lost.
+    `lost` is what became of the disks whenever it went off (see `Disk.settle`); `story` is what
+    has been done to it, for whoever has to understand how it failed.
     """
 
     def __init__(self, image: Image | State, seed: str) -> None:
@@ -32,7 +34,18 @@ class LossyVM(VM):
         self._disks: dict[str, Disk] = {}
         self._served = itertools.count(1)
         self.lost: list[dict[str, dict[str, int]]] = []
+        self.story: list[str] = []
         super().__init__(image)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error:
+            error.add_note("\n".join([f"seed {self._seed}", *self.story]))
+        super().__exit__(kind, error, trace)
 
     def _make_disk(self) -> None:
         below = self._state.disk if self._state else self.image.disk.path
