@@ -49,8 +49,10 @@ def interface(service: Service, published: Published) -> Interface:
 
     def get_tomb(call: Call, name: str) -> str:
         if name not in service.tombs():
-            known = ", ".join(sorted(service.tombs())) or "none is"
-            raise NoSuchTomb(f"No tomb {name!r} is configured; configured: {known}.")
+            known = ", ".join(sorted(service.tombs()))
+            make = "none is; to make one: immud tomb create DEVICE"
+            other = f"configured: {known}" if known else make
+            raise NoSuchTomb(f"No tomb {name!r} is configured; {other}.")
         return names.tomb_path(name)
 
     def list_findings() -> list[Any]:

@@ -27,7 +27,7 @@ def plan(arguments: Namespace) -> int:
         wanted, said = compile_now(arguments.root), []
         observed = observe(wanted, arguments.root.rstrip("/"))
         observed.mounts = ()
-    hidden = sorted(path for path, (kind, _) in observed.paths.items() if kind == "other")
+    hidden = sorted(path for path, (kind, _) in observed.paths.items() if kind == "unknown")
     if hidden and os.geteuid() != 0:
         raise NotAuthorized(f"only root can look into {hidden[0]}; try: sudo immud plan")
     resolution = resolve(wanted, observed)

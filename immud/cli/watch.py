@@ -80,7 +80,8 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
         case "job-done":
             yield f"{about}: {style.word(event['result'])}"
         case "removed":
-            if event["interface"].startswith("org.immud1."):
+            # A job has had its result by then.
+            if event["interface"].startswith("org.immud1.") and not about.startswith("job "):
                 yield f"{about}: {_REMOVED.get(about.partition(' ')[0], 'gone')}"
         case "added":
             values = event["values"]
@@ -94,7 +95,10 @@ def sentences(event: Mapping[str, Any], style: Style) -> Iterator[str]:
             elif "State" in values:
                 yield f"{about}: new, {style.word(values['State'])}"
         case "changed":
-            yield from _changed(about, event["values"], style)
+            values = dict(event["values"])
+            if event["interface"] == "org.immud1.Job":
+                values.pop("State", "")
+            yield from _changed(about, values, style)
 
 
 def _changed(about: str, values: Mapping[str, Any], style: Style) -> Iterator[str]:

@@ -86,8 +86,9 @@ def look(path: str) -> tuple[str, str]:
             return ("directory" if next(entries, None) else "empty"), ""
     except NotADirectoryError:
         return "other", ""
-    except OSError:
-        return "unknown", ""
+    except OSError as error:
+        # What is private is hardly empty; root sees what is in it.
+        return ("directory" if isinstance(error, PermissionError) else "unknown"), ""
 
 
 def fstab_targets(path: str = FSTAB) -> tuple[str, ...]:
