@@ -95,7 +95,10 @@ def _new_homes() -> str:
 def _rooms() -> Iterator[Room]:
     """The file systems boot and logs need, each once."""
     seen = set()
-    for path in ("/", "/etc", "/var", "/boot"):
+    paths = ("/", "/etc", "/var", "/boot")
+    mounts = mountinfo.read()
+    dead = stopped(mounts, paths)
+    for path in paths:
         with suppress(OSError):
             device, space = os.stat(path).st_dev, os.statvfs(path)
             if device in seen:
@@ -103,8 +106,8 @@ def _rooms() -> Iterator[Room]:
             seen.add(device)
             used = 1 - space.f_bavail / space.f_blocks if space.f_blocks else 0.0
             inodes = 1 - space.f_favail / space.f_files if space.f_files else 0.0
-            read_only = bool(stopped(mountinfo.read(), (path,)))
-            yield Room(path, used, inodes, read_only)
+            entry = mountinfo.top(mounts, path)
+            yield Room(path, used, inodes, entry is not None and entry.dev in dead)
 
 
 def _automounters() -> Mapping[str, str]:

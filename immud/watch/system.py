@@ -30,7 +30,9 @@ def _stopped(entry: MountEntry) -> bool:
     if _STOPPED & set(entry.super_options.split(",")):
         return True
     # What was an error's doing ext4 does not say in Linux 6.12 to 6.14.
-    return entry.fstype == "ext4" and _errors(entry) > 0 and not _takes_writes(entry.target)
+    # There it is tried out, at a mount that does not forbid it itself.
+    tried = entry.fstype == "ext4" and not entry.read_only and _errors(entry) > 0
+    return tried and not _takes_writes(entry.target)
 
 
 def _errors(entry: MountEntry) -> int:
@@ -43,7 +45,7 @@ def _errors(entry: MountEntry) -> int:
 
 
 def _takes_writes(path: str) -> bool:
-    """Whether a file without a name can be made there; on / it is the mount that forbids it."""
+    """Whether a file without a name can be made there."""
     try:
         os.close(os.open(path, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     except OSError as error:
