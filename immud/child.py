@@ -10,13 +10,17 @@ import marshal
 import os
 import select
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from immud import errors
 from immud.errors import ImmudError
 from immud.run import Exit, Reader
+
+# What a socket takes at once, wherever that is not set to less.
+_LONGEST_ORDER = 1 << 17
 
 
 class ChildTimeout(ImmudError):
@@ -111,6 +115,12 @@ async def _in_child(
         finally:
             os._exit(status)
     exited, reader = Exit(pid), Reader(end, limit=1 << 24)
+    return await _outcome(exited, reader, function, timeout=timeout, early=early)
+
+
+async def _outcome(
+    exited: Exit, reader: Reader, function: Callable[..., Any], *, timeout: float, early: bool
+) -> Any:
     try:
         async with asyncio.timeout(timeout):
             await reader.ended()
@@ -125,6 +135,75 @@ async def _in_child(
     finally:
         reader.close()
     return _answer(reader.kept, function)
+
+
+class Standby:
+    """A child that is forked and made ready before anybody knows what it is to do.
+
+    `prepare` is called in it at once, and `function` as by `early_from_child` when `perform`
+    brings its arguments, which marshal has to know. It ends with this process.
+    """
+
+    def __init__(self, prepare: Callable[[], None], function: Callable[..., Any]) -> None:
+        self._function = function
+        # In packets, for it cannot wait for the end: other children of ours may hold this side.
+        orders, self._orders = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.pidfd_open(os.getpid())
+        pid, end = _fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = _stand_by(orders, parent, _Teller(end), prepare, function)
+            finally:
+                os._exit(status)
+        orders.close()
+        os.close(parent)
+        self._exited, self._reader = Exit(pid), Reader(end, limit=1 << 24)
+
+    async def perform(self, *arguments: Any, timeout: float = 30.0) -> Any:
+        """As `early_from_child`, once."""
+        if not self._order(marshal.dumps(arguments)):
+            self._reader.close()
+            return await early_from_child(self._function, *arguments, timeout=timeout)
+        return await _outcome(
+            self._exited, self._reader, self._function, timeout=timeout, early=True
+        )
+
+    def dismiss(self) -> None:
+        """It was not needed, and ends."""
+        self._order(b"")
+        self._reader.close()
+
+    def _order(self, data: bytes) -> bool:
+        """Whether it is there to hear it, and it is not too long to be told."""
+        with self._orders as orders:
+            try:
+                orders.send(data if len(data) <= _LONGEST_ORDER else b"", socket.MSG_NOSIGNAL)
+            except OSError:
+                return False
+        return len(data) <= _LONGEST_ORDER
+
+
+def _stand_by(
+    orders: socket.socket,
+    parent: int,
+    teller: _Teller,
+    prepare: Callable[[], None],
+    function: Callable[..., Any],
+) -> int:
+    with suppress(Exception):
+        # What is amiss is told by who needs it.
+        prepare()
+    poll = select.poll()
+    for fd in (orders.fileno(), parent):
+        poll.register(fd, select.POLLIN)
+    if parent in (fd for fd, _ in poll.poll()):
+        return 0
+    with orders:
+        data = orders.recv(_LONGEST_ORDER)
+    if not data:
+        return 0
+    return _perform(teller, function, (teller.tell, *marshal.loads(data)))  # noqa: S302 - our own
 
 
 @asynccontextmanager

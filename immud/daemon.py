@@ -84,7 +84,7 @@ class Daemon:
         self._times = {**dict(self._facts.times), "DaemonStart": now()}
         self._jobs = Jobs(self._notify)
         self._mounts = MountWatch(self._table_changed)
-        self._udev = UdevWatch(self._device)
+        self._udev = UdevWatch(self._device, self._coming)
         self._system = SystemWatch(self.refresh)
         self._companions = Companions(lambda: self._tombs.by_name, self._connection, self._notify)
         self._tombs = Tombs(
@@ -262,6 +262,9 @@ class Daemon:
 
     def _connection(self) -> Connection | None:
         return self._link.connection if self._link else None
+
+    def _coming(self) -> None:
+        self._tombs.coming()
 
     def _device(self, event: DeviceEvent) -> None:
         self._tombs.device(event)

@@ -17,12 +17,17 @@ _UUID, _TYPE = 1 << 3, 1 << 5  # BLKID_SUBLKS_*
 _AMBIVALENT = -2
 
 
+def load() -> ctypes.CDLL:
+    """The library; the second time it is there already."""
+    return ctypes.CDLL(LIBRARY, use_errno=True)
+
+
 def probe(device: str, types: tuple[str, ...]) -> tuple[str, str]:
     """(type, UUID) of the file system on `device`; both empty where it is none of `types`.
 
     Raises ImmudError where it is more than one at once, or cannot be read.
     """
-    library = ctypes.CDLL(LIBRARY, use_errno=True)
+    library = load()
     library.blkid_new_probe_from_filename.restype = c_void_p
     library.blkid_new_probe_from_filename.argtypes = (c_char_p,)
     handle = library.blkid_new_probe_from_filename(os.fsencode(device))

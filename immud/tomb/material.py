@@ -14,6 +14,7 @@ from immud.model import TombConfig
 from immud.run import STDIN_LIMIT, CommandFailed, run
 from immud.tomb import carrier, dyne, gpg, match, unlock
 from immud.tomb.drive import number_of
+from immud.tomb.headstart import HeadStart
 from immud.watch.devices import Device
 
 TRIES = 3
@@ -101,11 +102,14 @@ async def ground(
 
 
 async def open_volume(
-    config: TombConfig, request: unlock.Request, found: tuple[bytes, ...]
+    config: TombConfig,
+    request: unlock.Request,
+    found: tuple[bytes, ...],
+    headstart: HeadStart,
 ) -> unlock.Inner:
     """Unlock with whichever of the secrets found fits, or where there are none, as asked."""
     if not found:
-        return await unlock.open_volume(request)
+        return await unlock.open_volume(request, None if request.asks else headstart.take())
     for secret in found:
         try:
             return await unlock.open_volume(replace(request, passphrase=secret))

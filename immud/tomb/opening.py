@@ -43,7 +43,7 @@ async def unlock(
             *(config.name, node, number, name, config.key, passphrase),
             read_only=read_only or drive.read_only(number),
         )
-        _take(volume, await material.open_volume(config, request, found), device)
+        _take(volume, await material.open_volume(config, request, found, volume.headstart), device)
 
 
 async def recognise(volume: Volume, device: Device) -> None:

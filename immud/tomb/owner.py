@@ -209,6 +209,13 @@ class Owner:
         return self._force
 
     @property
+    def awaiting(self) -> bool:
+        """Whether it would open with a key of its own if its drive came."""
+        config = self.config
+        absent = self.known and self._life.state in (TombState.ABSENT, TombState.LOST)
+        return absent and self._life.auto_open and config.encrypted and config.key != "ask"
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is open and nothing under way."""
         return self._life.state in IDLE

@@ -13,6 +13,7 @@ from immud.service import Changed
 from immud.tomb import dm, remote
 from immud.tomb.announce import Announcements
 from immud.tomb.fallback import Fallback
+from immud.tomb.headstart import HeadStart
 from immud.tomb.machine import OPENING, Action
 from immud.tomb.managers import UserManagers
 from immud.tomb.match import candidates
@@ -58,6 +59,7 @@ class Tombs:
         self._on_closed = on_closed
         self._lookup = lookup
         self._nudge = asyncio.Event()
+        self._headstart = HeadStart()
         self._devices: dict[str, Device] = {}
         self._wanted = {config.name: config for config in configs}
         self._moved = asyncio.Event()
@@ -73,7 +75,7 @@ class Tombs:
         self.by_name: Mapping[str, Owner] = MappingProxyType(self._owners)
 
     def _works(self, config: TombConfig) -> Works:
-        volume = Volume(config, self._lookup, self._nudge)
+        volume = Volume(config, self._lookup, self._nudge, self._headstart)
         around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
         fallback = Fallback(config, volume.target, self._managers, self._settled)
         turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
@@ -178,6 +180,11 @@ class Tombs:
             # It may have ended while nobody listened.
             self._remote.doubt(device)
 
+    def coming(self) -> None:
+        """The kernel has a new drive, of which udev is going to tell."""
+        if any(owner.awaiting for owner in self._owners.values()):
+            self._headstart.prepare()
+
     def device(self, event: DeviceEvent) -> None:
         """A block device came, changed or went."""
         if event.what is What.REMOVED:
@@ -249,5 +256,6 @@ class Tombs:
                     await job.wait()
         for owner in self._owners.values():
             await owner.stop()
+        self._headstart.close()
         self._remote.stop()
         self._log.close()

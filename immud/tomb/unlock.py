@@ -10,9 +10,10 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
-from immud.child import early_from_child, in_child
+from immud.child import Standby, early_from_child, in_child
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
 from immud.tomb import blkid, check, dm, header, identity, libcryptsetup, live, secret
@@ -76,13 +77,15 @@ def program() -> str:
     )
 
 
-async def open_volume(request: Request) -> Inner:
-    """Unlock the volume and say what is in it; udev has seen the mapping on return.
+async def open_volume(request: Request, standby: Standby | None = None) -> Inner:
+    """Unlock the volume and say what is in it, if need be with a child that stands by.
 
     Raises WrongVolume where it is not the pinned one, WrongKey where the key is not one
     of its keys, ImmudError.
     """
     if not request.asks:
+        if standby:
+            return Inner(*await standby.perform(*astuple(request), timeout=TIMEOUT))
         return Inner(*await early_from_child(_unlock, request, timeout=TIMEOUT))
     pinned = await in_child(_prepare, request)
     try:
@@ -119,6 +122,19 @@ def _wrong_key(request: Request) -> WrongKey:
 
 
 # --- in a child -------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Have the libraries that `unlocking` needs loaded, and their first calls made."""
+    secret.conceal()
+    blkid.load()
+    header.rehearse()
+
+
+def unlocking(tell: Callable[[object], None], *fields: Any) -> None:
+    """`_unlock` for a child that stands by: the fields of the `Request` are what it is told."""
+    _unlock(tell, Request(*fields))
+
 
 Answer = tuple[str, str, str, bool, bool]
 

@@ -14,6 +14,7 @@ from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
 from immud.tomb import dm, drive, dyne, loops
+from immud.tomb.headstart import HeadStart
 from immud.tomb.unlock import Inner
 from immud.watch import table
 from immud.watch.devices import Device
@@ -31,13 +32,17 @@ class Volume:
     """The volume of one configured tomb.
 
     `lookup` finds a device in udev's database by `major:minor`; `nudge` is set
-    whenever a block device went away. `inner` is what was found in the mapping
-    that was verified last, None while there is none. `unmounted` is whether what
-    is mapped and not mounted any more was unmounted by us.
+    whenever a block device went away; `headstart` is for all volumes. `inner` is what
+    was found in the mapping that was verified last, None while there is none.
+    `unmounted` is whether what is mapped and not mounted any more was unmounted by us.
     """
 
     def __init__(
-        self, config: TombConfig, lookup: Callable[[str], Device | None], nudge: asyncio.Event
+        self,
+        config: TombConfig,
+        lookup: Callable[[str], Device | None],
+        nudge: asyncio.Event,
+        headstart: HeadStart | None = None,
     ) -> None:
         self.config = config
         self.target = os.path.realpath(config.mount)
@@ -49,6 +54,7 @@ class Volume:
         self.damage, self.checked = "", False
         self.lookup = lookup
         self.nudge = nudge
+        self.headstart = headstart or HeadStart()
 
     def state(self) -> State:
         """What the kernel has of this tomb now."""

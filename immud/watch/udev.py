@@ -1,8 +1,8 @@
 """udev's view of the block devices: the only file that knows pyudev.
 
 Two monitors: udev's own, whose events come when the rules are done and the
-database is written, and the kernel's for removals alone, because a pulled
-drive should not wait for udev's workers.
+database is written, and the kernel's, because a pulled drive should not wait for
+udev's workers, and while they look at a new one things can be got ready.
 """
 
 import asyncio
@@ -21,10 +21,13 @@ class UdevWatch:
     """Tells `changed` of every block device that comes, changes or goes, on the running loop.
 
     A removal may be told of a device that was not usable, and so never told before.
+    `coming` is called when there is a drive that udev only begins to look at.
     """
 
-    def __init__(self, changed: Callable[[DeviceEvent], None]) -> None:
-        self._changed = changed
+    def __init__(
+        self, changed: Callable[[DeviceEvent], None], coming: Callable[[], None] = lambda: None
+    ) -> None:
+        self._changed, self._coming = changed, coming
         self._inventory = Inventory()
         self._context = pyudev.Context()
         self._monitors: list[pyudev.Monitor] = []
@@ -92,6 +95,8 @@ class UdevWatch:
             self._enumerate()
 
     def _take_kernel(self, device: pyudev.Device) -> None:
+        if device.action == "add" and "/virtual/" not in device.device_path:
+            self._coming()
         if device.action != "remove":
             return
         known = self._inventory.removed(device.device_path, device.properties.get("DISKSEQ", ""))

@@ -4,10 +4,11 @@ One machine, booted once. Two drives alike, with the least possible key derivati
 home tomb, the other is opened the way systemd offers, by lines in crypttab and fstab and a udev
 rule with SYSTEMD_WANTS. Both are unlocked with a key file, checked and mounted nosuid,nodev.
 
-Plugged in: from the kernel's `add` of the disk to the mount being there. Pulled out: with a
-process that holds a file open for writing, from the kernel's `remove` of the disk until there is
-neither mount nor mapping nor loop device. Native units do not survive that (their device is
-gone and they stay active), so the native drive is closed in order before it is pulled.
+Plugged in: from the kernel's `add` of the disk to the mount being there, both drives having been
+closed in order before. Pulled out: with a process that holds a file open for writing, from the
+kernel's `remove` of the disk until there is neither mount nor mapping nor loop device. Native units
+do not survive that (their device is gone and they stay active), so it is done to immud's drive
+alone, which is then plugged in a second time, with a log to replay and to be checked.
 """
 
 import tempfile
@@ -44,7 +45,7 @@ _CLOSE = "systemctl stop var-native.mount systemd-cryptsetup@native.service"
 
 
 def measure(runs: int = RUNS) -> list[Figure]:
-    """`tomb.plug_vs_native` and `tomb.yank_s`."""
+    """`tomb.plug_vs_native`, `tomb.plug_after_yank_vs_native` and `tomb.yank_s`."""
     with tempfile.TemporaryDirectory(dir=cache.scratch()) as place:
         ours = luks(Path(place) / "ours", uuid=HOME_UUID, serial="OURS")
         theirs = luks(Path(place) / "theirs", uuid=NATIVE_UUID, serial="THEIRS")
@@ -56,12 +57,23 @@ def measure(runs: int = RUNS) -> list[Figure]:
             taken = in_turn(sides, runs, lambda line: announce(f"plugged, s {line}"))
     facts = {"runs": runs, "accelerator": accelerator(with_tomb())}
     yanks = {"immud": [sample["yank"] for sample in taken["immud"]]}
+    again = {
+        "immud": [sample["again"] for sample in taken["immud"]],
+        "native": [sample["plug"] for sample in taken["native"]],
+    }
     return [
         Figure(
             "tomb.plug_vs_native",
             "udev add to mounted, in a virtual machine",
             column(taken, "plug"),
             *("immud", "native", "s", 0.5),
+            facts,
+        ),
+        Figure(
+            "tomb.plug_after_yank_vs_native",
+            "the same with a log to replay, and native without",
+            again,
+            *("immud", "native", "s", None),
             facts,
         ),
         Figure(
@@ -98,7 +110,12 @@ def _ours(machine: VM, drive: Drive) -> Callable[[], Mapping[str, float]]:
         machine.yank(drive)
         seen = machine.measured(pid)
         wait_for(machine, "absent")
-        return {"plug": plug, "yank": seen["nothing"] - seen["remove"]}
+        again = _plugged(machine, drive, "/var/home")
+        wait_for(machine, "open")
+        machine.run("immud", "close", "home")
+        machine.yank(drive)
+        wait_for(machine, "absent")
+        return {"plug": plug, "yank": seen["nothing"] - seen["remove"], "again": again}
 
     return once
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from immud.child import ChildTimeout, early_from_child, in_child
+from immud.child import ChildTimeout, Standby, early_from_child, in_child
 from immud.errors import Busy
 from immud.run import CommandFailed, CommandTimeout, run
 
@@ -169,6 +169,79 @@ async def test_a_child_may_answer_before_it_is_done(tmp_path: Path) -> None:
     with pytest.raises(Busy, match="because"):
         await early_from_child(_early, str(mark), Busy("because"))
     await asyncio.sleep(0.4)
+
+
+prepared: list[str] = []
+
+
+def _told(tell: Callable[[object], None], *words: str) -> None:
+    if "refuse" in words:
+        tell(Busy("because"))
+    tell([*prepared, *words])
+
+
+def _ready() -> None:
+    prepared.append("ready")
+
+
+async def test_a_child_may_stand_by_for_what_is_known_later() -> None:
+    assert await Standby(_ready, _told).perform("to", "go") == ["ready", "to", "go"]
+    with pytest.raises(Busy, match="because"):
+        await Standby(_ready, _told).perform("refuse")
+    # That it could not make ready is no reason not to do it.
+    assert await Standby(_broken, _told).perform("anyway") == ["anyway"]
+    await _ended(set())
+
+
+async def test_a_child_that_stood_by_for_nothing_ends() -> None:
+    before = children()
+    standby = Standby(_ready, _told)
+    (pid,) = children() - before
+    # It holds the other end of what the first one reads.
+    later = Standby(_ready, _told)
+    standby.dismiss()
+    await _ended(before | children() - {pid})
+    later.dismiss()
+    await _ended(before)
+
+
+async def test_in_place_of_a_child_that_was_killed_another_does_it() -> None:
+    before = children()
+    standby = Standby(_ready, _told)
+    (pid,) = children() - before
+    os.kill(pid, signal.SIGKILL)
+    await _ended(before)
+    assert await standby.perform("again") == ["again"]
+    # Nor does one that is there hear more than it can be told at once.
+    key = "k" * (1 << 20)
+    assert await Standby(_ready, _told).perform(key) == [key]
+    await _ended(before)
+
+
+async def test_a_child_that_stands_by_ends_with_its_parent() -> None:
+    reading, writing = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        asyncio.run(_die_with_a_child(writing))
+    os.close(writing)
+    os.waitpid(parent, 0)
+    pid = int(os.read(reading, 16))
+    os.close(reading)
+    async with asyncio.timeout(10):
+        while not gone(pid):
+            await asyncio.sleep(0.01)
+
+
+async def _die_with_a_child(writing: int) -> None:
+    Standby(_ready, _told)
+    os.write(writing, str(*children()).encode())
+    os._exit(0)
+
+
+async def _ended(left: set[int]) -> None:
+    async with asyncio.timeout(10):
+        while children() - left:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_child_that_sleeps_is_killed() -> None:
