@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.benchmarks.figures import Figure
+from tests.benchmarks.tomb import EXTRA
 from tests.benchmarks.vm import accelerator
 from tests.support import cache, image
 from tests.support.drive import luks
@@ -21,8 +22,6 @@ from tests.support.vm import VM, booted
 RUNS = 1
 IDLE = 60
 """Seconds for which wake-ups are counted."""
-
-_EXTRA = ("udisks2", "udiskie", "dbus-daemon")
 
 # Prints the PSS in kB of every process whose id is given.
 _PSS = "for pid; do sed -n 's/^Pss: *\\([0-9]*\\) kB/\\1/p' /proc/$pid/smaps_rollup; done"
@@ -41,7 +40,7 @@ _UDISKIE = (
 
 def measure(runs: int = RUNS) -> list[Figure]:
     """`memory.pss_mb`, `memory.wakeups_60s` and `memory.pss_udisks_udiskie_mb`."""
-    below = with_tomb(image.installed(extra=_EXTRA))
+    below = with_tomb(image.installed(extra=EXTRA))
     pss: list[float] = []
     wakes: list[float] = []
     beside: list[float] = []

@@ -31,11 +31,15 @@ def digest(*parts: str | bytes | Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """One process at a time, by a lock file in the cache."""
+def locked(name: str, what: str) -> Iterator[None]:
+    """One process at a time, by a lock file in the cache. Who has to wait is told for `what`."""
     ROOT.mkdir(parents=True, exist_ok=True)
     with (ROOT / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with stage(f"waiting for another run: {what}"):
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -46,7 +50,7 @@ def entry(kind: str, key: str, what: str, build: Callable[[Path], None]) -> Path
     run leaves no half of one. `what` is told to the person who waits.
     """
     place = ROOT / f"{kind}-{key}"
-    with locked(kind):
+    with locked(kind, what):
         if not place.exists():
             aside = Path(tempfile.mkdtemp(prefix=f".{kind}-", dir=ROOT))
             try:

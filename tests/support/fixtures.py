@@ -94,9 +94,9 @@ def home_drive(drives: Callable[..., Drive]) -> Drive:
 
 
 @pytest.fixture
-def stock_vm(stock_image: Image) -> Iterator[VM]:
-    """A virtual machine, running: `stock_image`, booted, as it was saved then."""
-    with VM(booted(stock_image, "stock-trixie")) as machine:
+def installed_vm(installed_image: Image) -> Iterator[VM]:
+    """A virtual machine, running: `installed_image`, booted, as it was saved then."""
+    with VM(booted(installed_image, "installed-trixie")) as machine:
         machine.restore()
         yield machine
 

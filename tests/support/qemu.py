@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from tests.support import cache
 from tests.support.container import die_with_parent
 from tests.support.process import PATH, HarnessError, run, tail
 from tests.support.qmp import Connection, Disconnected
-from tests.support.stages import stage
 
 BINARY = "qemu-system-x86_64"
 CPUS = 2
@@ -56,21 +55,6 @@ def version() -> str:
     return run(BINARY, "--version").stdout + str(os.environ.get("IMMUD_ACCEL"))
 
 
-@contextlib.contextmanager
-def turn() -> Iterator[None]:
-    """One virtual machine at a time on this host: they take both cores each."""
-    with contextlib.ExitStack() as held:
-        with stage("waiting for another virtual machine") if _taken() else contextlib.nullcontext():
-            held.enter_context(cache.locked("qemu"))
-        yield
-
-
-def _taken() -> bool:
-    cache.ROOT.mkdir(parents=True, exist_ok=True)
-    free = run("flock", "--nonblock", str(cache.ROOT / ".qemu.lock"), "true", check=False)
-    return bool(free.status)
-
-
 class Process:
     """QEMU, running but not yet started (-S): `qmp` and `agent` are connected.
 
@@ -91,7 +75,8 @@ class Process:
         options: Sequence[str] = (),
     ) -> None:
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(turn())
+        # They take both cores each.
+        self._lock.enter_context(cache.locked("qemu", "one virtual machine at a time"))
         qmp, qmp_theirs = socket.socketpair()
         agent, agent_theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 as long as QEMU

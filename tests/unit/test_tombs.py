@@ -1,7 +1,7 @@
 """Several tombs: one inside another is closed before it, or says why it is not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from immud.errors import Busy
 from immud.jobs import Jobs
 from immud.model import Holder, JobResult, TombConfig, TombState
 from immud.tomb import drive
+from immud.tomb.headstart import HeadStart
 from immud.tomb.machine import Action
 from immud.tomb.tombs import Tombs
 from immud.tomb.works import Order
@@ -50,12 +51,12 @@ class Named(Bench):
 class Stand(Tombs):
     """The tombs, on benches."""
 
-    def __init__(self) -> None:
+    def __init__(self, configs: Iterable[TombConfig] = CONFIGS) -> None:
         self.benches: dict[str, Named] = {}
         self.said: list[str] = []
         self.told: list[str] = []
         super().__init__(
-            CONFIGS,
+            configs,
             jobs=Jobs(lambda: None),
             changed=lambda: None,
             on_open=lambda name: self.told.append(f"open {name}"),
@@ -151,3 +152,38 @@ async def test_an_outer_one_that_is_coming_is_waited_for(stand: Stand) -> None:
     await opening.wait()
     await asyncio.wait_for(waiting, 1)
     assert inner.life.state is TombState.PRESENT
+
+
+@pytest.mark.parametrize(
+    ("config", "ready"),
+    [
+        (TombConfig("home", label="home", key="/k"), True),
+        (TombConfig("home", label="home", key="LABEL=keys:/k"), True),
+        (TombConfig("home", label="home", key="ask"), False),
+        (TombConfig("home", label="home", key="/k", auto_open=False), False),
+        (TombConfig("home", uuid="0-0", key="ask", encrypted=False), False),
+    ],
+)
+async def test_a_drive_that_is_coming_is_prepared_for_where_a_tomb_waits_for_one(
+    monkeypatch: pytest.MonkeyPatch, config: TombConfig, ready: bool
+) -> None:
+    prepared: list[bool] = []
+    monkeypatch.setattr(HeadStart, "prepare", lambda _: prepared.append(True))
+    monkeypatch.setattr(drive, "alive", lambda *_: True)
+    stand = Stand((config,))
+    owner = stand.by_name["home"]
+    stand.coming()
+    assert not prepared, "what there is is not known yet"
+    owner.start({})
+    stand._started = True
+    async with asyncio.timeout(5):
+        while not owner.known:
+            await asyncio.sleep(0)
+    stand.coming()
+    assert prepared == [True] * ready
+    stand.device(DeviceEvent(What.ADDED, stick("home")))
+    if ready and "LABEL" not in config.key:
+        await stand.reach("home", TombState.OPEN)
+        stand.coming()
+        assert prepared == [True], "it is here"
+    await owner.stop()

@@ -6,7 +6,6 @@ A boot takes half a minute, so each test is one story of few boots and many ques
 import json
 import re
 
-from tests.support import image
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
 from tests.support.layout import EARLY_BIRD, complaints, failures
 from tests.support.tomb import KEY, WRITE, assert_no_residue, configure, wait_ended, wait_for
@@ -131,16 +130,14 @@ def in_and_out(machine: VM, drive: Drive) -> None:
     configure(machine, "")
 
 
-def test_a_stock_debian_13_becomes_immutable() -> None:
-    with VM(image.installed("trixie")) as machine:
-        machine.boot()
-        become_immutable(machine)
-        clean_shutdown(machine, machine.reboot(append="immud=off"))
-        kept = machine.run("cat", "/etc/kept", "/var/lib/kept", "/home/alice/written")
-        assert kept.stdout == "kept\nkept\n"
-        assert shown(machine, "State") == 's "off"\n'
-        assert machine.system_state() == "running"
-        machine.run("touch", "/usr/x", "/x")
+def test_a_stock_debian_13_becomes_immutable(installed_vm: VM) -> None:
+    become_immutable(installed_vm)
+    clean_shutdown(installed_vm, installed_vm.reboot(append="immud=off"))
+    kept = installed_vm.run("cat", "/etc/kept", "/var/lib/kept", "/home/alice/written")
+    assert kept.stdout == "kept\nkept\n"
+    assert shown(installed_vm, "State") == 's "off"\n'
+    assert installed_vm.system_state() == "running"
+    installed_vm.run("touch", "/usr/x", "/x")
 
 
 def test_a_stock_debian_12_becomes_immutable_apparmor_and_all(
