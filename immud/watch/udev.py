@@ -15,6 +15,8 @@ import pyudev  # type: ignore[import-untyped] # it has no annotations
 from immud.watch.devices import Device, DeviceEvent, Inventory, What, describe, usable
 
 CONTROL = "/run/udev/control"
+# What 65-immud.rules puts on each device with something on it that blkid(8) knows.
+TAG = "immud"
 
 
 class UdevWatch:
@@ -48,6 +50,8 @@ class UdevWatch:
             try:
                 monitor = pyudev.Monitor.from_netlink(self._context, source)
                 monitor.filter_by("block")
+                if source == "udev":
+                    monitor.filter_by_tag(TAG)
                 monitor.start()
             except OSError:
                 # No netlink here: whoever made this container allows no hot-plug.

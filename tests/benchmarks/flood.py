@@ -14,10 +14,12 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from immud.early import kernel
+from tests.benchmarks import crowd
 from tests.benchmarks.figures import Figure
 from tests.support.namespaces import namespaced
 
@@ -31,12 +33,12 @@ UDEV = "/run/udev/control"
 DISKS = Path("/sys/devices/virtual/block")
 CLONE_NEWNET = 0x40000000
 # libudev's own header before the properties, with hashes for the filter in the kernel's socket.
-_HEADER = struct.Struct("=8s4s3I4s4sQ")
+_HEADER = struct.Struct("=8s4s3I4s4s8s")
 _MAGIC = 0xFEEDCAFE
 
 
 def measure(runs: int = RUNS) -> list[Figure]:
-    """`tomb.flood_ms_per_event`."""
+    """`tomb.flood_ms_per_event` and `tomb.flood_delay`."""
     taken = [namespaced(_flood) for _ in range(runs)]
     return [
         Figure(
@@ -45,12 +47,19 @@ def measure(runs: int = RUNS) -> list[Figure]:
             {"immud": taken},
             *("immud", "", "ms", 1.0),
             {"runs": runs, "events": EVENTS},
-        )
+        ),
+        *crowd.measure(runs),
     ]
 
 
 def _flood() -> float:
     """In namespaces: milliseconds of CPU for each event."""
+    prepare(EVENTS)
+    return asyncio.run(_listen())
+
+
+def prepare(count: int) -> None:
+    """In a mount namespace: a network of its own, and that many volumes in sysfs."""
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "unshare")
     # libudev listens to udev only where there is one.
@@ -58,10 +67,20 @@ def _flood() -> float:
     os.mkdir("/run/udev")
     Path(UDEV).touch()
     kernel.mount("tmpfs", str(DISKS), "tmpfs", 0)
-    for number in range(EVENTS):
+    for number in range(count):
         (DISKS / f"flood{number}").mkdir()
         (DISKS / f"flood{number}" / "size").write_text("2048\n")
-    return asyncio.run(_listen())
+
+
+@contextmanager
+def sender() -> Iterator[Callable[[bytes], None]]:
+    """Sends what udev would, to all who listen."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as netlink:
+
+        def send(data: bytes) -> None:
+            netlink.sendto(data, (0, GROUP_UDEV))
+
+        yield send
 
 
 async def _listen() -> float:
@@ -94,10 +113,10 @@ async def _listen() -> float:
     await asyncio.sleep(0.2)
     told.clear()
     spent = 0.0
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as sender:
+    with sender() as send:
         for portion in _portions():
-            for message in portion:
-                sender.sendto(message, (0, GROUP_UDEV))
+            for data in portion:
+                send(data)
             before, wanted = time.process_time(), len(told) + len(portion)
             async with asyncio.timeout(10):
                 while len(told) < wanted:
@@ -113,10 +132,10 @@ async def _listen() -> float:
 
 def _portions() -> Iterator[list[bytes]]:
     for first in range(0, EVENTS, PORTION):
-        yield [_message(_volume(number)) for number in range(first, first + PORTION)]
+        yield [message(volume(number)) for number in range(first, first + PORTION)]
 
 
-def _volume(number: int) -> Mapping[str, str]:
+def volume(number: int) -> Mapping[str, str]:
     """What udev has about one of the volumes."""
     name = f"flood{number}"
     return {
@@ -141,11 +160,21 @@ def _volume(number: int) -> Mapping[str, str]:
     }
 
 
-def _message(properties: Mapping[str, str]) -> bytes:
+def message(properties: Mapping[str, str], tag: str = "immud") -> bytes:
+    """What udev sends of a block device that has these properties, and the tag, if any."""
+    if tag:
+        properties = {**properties, "TAGS": f":{tag}:", "CURRENT_TAGS": f":{tag}:"}
     data = b"".join(f"{name}={value}".encode() + b"\0" for name, value in properties.items())
     magic, subsystem = (struct.pack(">I", n) for n in (_MAGIC, _murmur(b"block")))
-    size = _HEADER.size
-    return _HEADER.pack(b"libudev\0", magic, size, size, len(data), subsystem, bytes(4), 0) + data
+    size, bloom = _HEADER.size, struct.pack(">Q", _bloom(tag.encode()) if tag else 0)
+    head = (b"libudev\0", magic, size, size, len(data), subsystem, bytes(4), bloom)
+    return _HEADER.pack(*head) + data
+
+
+def _bloom(tag: bytes) -> int:
+    """The bits by which the filter in the kernel's socket knows a tag, as libudev has them."""
+    value = _murmur(tag)
+    return sum({1 << (value >> shift & 63) for shift in (0, 6, 12, 18)})
 
 
 def _murmur(data: bytes) -> int:
