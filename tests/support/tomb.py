@@ -17,6 +17,7 @@ losetup --list --noheadings
 
 # Several at once, so that there is always something on its way to the drive.
 WRITE = """
+rm -f /var/home/written?
 systemd-run --quiet --collect --unit=writers sh -c '
     write() { while dd if=/dev/zero of=$1 bs=64k count=16 conv=fsync; do :; done; }
     cd /var/home
@@ -33,9 +34,14 @@ def state(machine: VM) -> str:
     return answer["data"]
 
 
+def get_state(wanted: str) -> str:
+    """What a shell asks whether that is the state."""
+    get = f"busctl get-property org.immud1 {HOME} org.immud1.Tomb State"
+    return f"{get} | grep -q '\"{wanted}\"'"
+
+
 def wait_for(machine: VM, wanted: str, timeout: float = 60) -> None:
-    get = "busctl get-property org.immud1 /org/immud1/tomb/home org.immud1.Tomb State"
-    machine.wait_until(f"{get} | grep -q '\"{wanted}\"'", timeout)
+    machine.wait_until(get_state(wanted), timeout)
 
 
 def configure(machine: VM, table: str) -> None:
