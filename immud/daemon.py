@@ -191,7 +191,7 @@ class Daemon:
 
     async def _reconcile(self, _job: RunningJob) -> None:
         if self._facts.layout == "off":
-            raise ImmudError("This boot has no layout: the kernel command line says immud=off.")
+            raise ImmudError("This boot has no layout; a reboot without immud=off has one.")
         if self._facts.layout == "skipped":
             raise ImmudError("This boot has no layout: the boots before it failed; reboot.")
         await run(*command("reconcile"), timeout=60, allowed=(0, 1))

@@ -64,7 +64,8 @@ def status(service: Service) -> str:
     if state == ManagerState.DEGRADED:
         parts += [next(p.text for p in service.problems() if p.severity == Severity.ERROR)]
     elif state == ManagerState.OFF:
-        parts += ["immud=off on the kernel command line, nothing is protected"]
+        later = [p.text for p in service.problems() if p.code == "enabled-later"]
+        parts += later or ["immud=off on the kernel command line, nothing is protected"]
     else:
         protected = [m.where for m in service.mounts() if m.read_only]
         parts += [f"{' and '.join(protected)} read-only"] if protected else []

@@ -10,7 +10,7 @@ from immud.atomic import sync_file_system
 from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
 from immud.compile import compile_plan, remove_plan, write_plan
-from immud.early import attempts
+from immud.early import attempts, facts
 from immud.early.plan import PATH, PlanError, decode
 from immud.enablement import follow
 from immud.errors import ImmudError, NotAuthorized
@@ -54,6 +54,7 @@ def enable(arguments: Namespace) -> int:
         these = "this problem" if errors == 1 else f"these {errors} problems"
         raise ImmudError(f"nothing was changed; solve {these} first, then run immud enable again")
     was_there = os.path.lexists(os.path.join(root, PATH[1:]))
+    _begin_with_a_boot(root)
     # The plan first: an enabled service without one would have to compile it at boot.
     changed = write_plan(compile_plan(config), root)
     try:
@@ -76,6 +77,15 @@ def enable(arguments: Namespace) -> int:
         print(_promise(config.root_readonly))
         print("See every step with: immud plan. To undo this: immud disable.")
     return 0
+
+
+def _begin_with_a_boot(root: str) -> None:
+    """Have a system that runs, and was booted without immud, stay as it is until it reboots."""
+    runs = os.path.realpath(root) == "/" and os.path.isdir("/run/systemd/system")
+    if runs and not os.path.exists(facts.PATH):
+        os.makedirs(facts.DIRECTORY, mode=0o755, exist_ok=True)
+        with open(facts.LATER, "wb"):
+            pass
 
 
 def _only_unmarked(problems: tuple[Problem, ...]) -> bool:
@@ -116,6 +126,9 @@ def disable(arguments: Namespace) -> int:
     etc_source = dict(elsewhere).get("/etc", "/etc")
     follow(etc_source, enabled=False, root=root)
     apt.disable(root, etc_source)
+    if os.path.realpath(root) == "/":
+        with suppress(FileNotFoundError):
+            os.unlink(facts.LATER)
     removed = remove_plan(root)
     lasting(root)
     if removed:

@@ -171,6 +171,8 @@ def status_lines(snapshot: Snapshot, style: Style) -> Iterator[str]:
 
 def _summary(snapshot: Snapshot) -> str:
     if snapshot.state is ManagerState.OFF:
+        if any(problem.code == "enabled-later" for problem in snapshot.problems):
+            return "nothing is protected before the next boot"
         return "this boot was asked to leave the layout alone (immud=off)"
     frozen = {"/usr": snapshot.usr_read_only, "/": snapshot.root_read_only}
     closed = [path for path, read_only in frozen.items() if read_only]

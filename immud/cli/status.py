@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from immud.cli.bus import talk
 from immud.cli.render import Snapshot, Style, problem_json, status_lines
+from immud.early import facts
 from immud.early.plan import PATH
 from immud.errors import Unreachable
 from immud.model import (
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 def status(arguments: Namespace) -> int:
     """Show the state of the whole."""
+    if os.path.exists(facts.LATER) and not os.path.exists(facts.PATH):
+        raise Unreachable(
+            "immud is enabled, and begins with the next boot; what that will do shows: immud plan"
+        )
     try:
         snapshot, boot = talk(_ask)
     except Unreachable as error:

@@ -13,12 +13,16 @@ from immud.early.steps import Link, Problem
 DIRECTORY = "/run/immud"
 PATH = DIRECTORY + "/facts"
 PLAN = DIRECTORY + "/plan"
+# Made by `immud enable` in a system that runs, which is not to be laid out any more: as soon as
+# the service is enabled, anybody's call on the bus may start it.
+LATER = DIRECTORY + "/later"
 
 # Problems that are about a moment of the boot; all others are about something that can be
 # looked at, and are over when that is as it should be.
 LASTING = (
     "plan-missing",
     "plan-unreadable",
+    "enabled-later",
     "source-missing",
     "usr-refused",
     "pid1-reload",
@@ -34,7 +38,7 @@ class Facts:
     """What phase 1 found and did.
 
     `layout` is `done`, `partial` (some step failed), `skipped` (the boots before failed)
-    or `off`; `plan` says where
+    or `off` (as it was asked for, or enabled since the boot); `plan` says where
     the plan came from: `compiled`, `fresh` (the configuration had changed),
     `last-good` (and is wrong), `usr-only` (there was none) or `none`. `mounts`
     are (path, mount id, `ro`|`rw`, source); `times` CLOCK_MONOTONIC microseconds.

@@ -118,7 +118,15 @@ def test_put_on_used_and_taken_off_nothing_is_left(stock: Container) -> None:
     before = stock.run("sh", "-c", FILES).stdout.splitlines()
     stock.run("dpkg", "-i", DEB)
     stock.run("immud", "enable")
+    # Nothing changes before the next boot, whoever asks.
+    assert "begins with the next boot" in stock.run("immud", "status", check=False).stderr
+    state = ("busctl", "get-property", "org.immud1", "/org/immud1", "org.immud1.Manager", "State")
+    assert stock.run(*state, user="alice").stdout == 's "off"\n'
+    assert "nothing is protected before the next boot" in stock.run("immud", "status").stdout
+    assert stock.succeeds("sh", "-c", "touch /usr/x /x && rm /usr/x /x")
+    assert stock.run("ls", "/run/systemd/generator").stdout.count("immud") == 0
     stock.reboot()
+    assert stock.run(*state, user="alice").stdout == 's "running"\n'
     assert not stock.succeeds("touch", "/usr/x")
 
     refused = stock.run("/usr/bin/dpkg", "--purge", "immud", check=False)

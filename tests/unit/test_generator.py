@@ -126,6 +126,15 @@ def test_switched_off_in_a_container(machine: Machine) -> None:
     assert machine.generate() == {}
 
 
+def test_enabled_since_the_boot(machine: Machine) -> None:
+    machine.plan()
+    machine.write("run/immud/later", "")
+    assert machine.generate() == {}
+    # The plan that this boot was laid out by counts all the same.
+    machine.plan("run/immud/plan")
+    assert machine.generate() == USUAL
+
+
 def test_a_reload_goes_by_the_plan_of_this_boot(machine: Machine) -> None:
     """Another /etc may be mounted by then, where immud is not enabled at all."""
     machine.plan("run/immud/plan", var="UUID=abc")
