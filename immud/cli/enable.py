@@ -72,6 +72,11 @@ def enable(arguments: Namespace) -> int:
         print("Enabled already, and the boot plan is up to date.")
     elif was_there:
         print("The boot plan was compiled anew; the next boot follows it.")
+        if os.path.realpath(root) == "/" and os.path.exists(facts.PATH):
+            from immud.cli.reload import reload  # noqa: PLC0415 - asyncio, D-Bus and all
+
+            if reload():
+                print("Tombs are as they are configured from now on.")
     else:
         print("Enabled. Nothing changes before the next boot, which will:")
         print(_promise(config.root_readonly))
