@@ -47,6 +47,11 @@ class LossyVM(VM):
             error.add_note("\n".join([f"seed {self._seed}", *self.story]))
         super().__exit__(kind, error, trace)
 
+    @property
+    def disk(self) -> Path:
+        """The file its root disk is in, for when it is off."""
+        return self._overlay
+
     def _make_disk(self) -> None:
         below = self._state.disk if self._state else self.image.disk.path
         run("qemu-img", "convert", "-O", "raw", str(below), str(self._overlay), timeout=300)
