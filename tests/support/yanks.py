@@ -51,7 +51,7 @@ def yanks(vm: VM, drive: Drive, count: int) -> None:
     """Pull the drive out `count` times, under writers, while it is opened, and at rest."""
     chance = random.Random(SEED)  # noqa: S311 - to be the same in each run
     # The kernel waits for slow drives before it looks at them, which no tomb is opened sooner by.
-    vm.shell("echo 0 >/sys/module/usb_storage/parameters/delay_use")
+    vm.shell("modprobe usb-storage; echo 0 >/sys/module/usb_storage/parameters/delay_use")
     before = None
     for number in range(count):
         if number == WARM:
