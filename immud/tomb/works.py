@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from immud.courtesy import haste
 from immud.errors import ImmudError
 from immud.model import Holder
 from immud.tomb import binds, closing, mounting, opening
@@ -53,7 +54,8 @@ class Works:
             case _:
                 if order.device is None:
                     raise ImmudError("Its drive is gone; plug it in again.")
-                await self._with(action, order.device, order, progress)
+                with haste():
+                    await self._with(action, order.device, order, progress)
         return ()
 
     async def attach(self) -> None:

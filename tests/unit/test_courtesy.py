@@ -1,11 +1,13 @@
-"""Standing back while importing: in the session, of the session, and not a moment longer."""
+"""Standing back while importing, and going first for a person: in the session, of the session, and
+not a moment longer.
+"""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from immud.courtesy import NICE, background
+from immud.courtesy import HASTE, NICE, background, haste
 from tests.support.namespaces import forked
 
 
@@ -23,6 +25,23 @@ def test_it_is_nice_inside_and_as_before_outside() -> None:
             assert niceness() == (NICE, NICE)
         assert niceness() == (0, 0)
         with pytest.raises(KeyError), background():
+            raise KeyError
+        assert niceness() == (0, 0)
+
+    forked(check)
+
+
+def test_it_is_in_haste_until_the_last_of_them_is_done() -> None:
+    def check() -> None:
+        os.setsid()
+        first, second = haste(), haste()
+        with first:
+            second.__enter__()
+            assert niceness() == (HASTE, HASTE)
+        assert niceness() == (HASTE, HASTE)
+        second.__exit__(None, None, None)
+        assert niceness() == (0, 0)
+        with pytest.raises(KeyError), haste():
             raise KeyError
         assert niceness() == (0, 0)
 
