@@ -30,12 +30,11 @@ until mountpoint -q /var/home && [ -e /home/alice ]; do sleep 0.1; done
 for n in 1 2 3; do echo "$n" >>/home/alice/diary; sync /home/alice/diary; done
 """
 
-
 # What a person would do who found the machine so.
 _CONFIGURE = f"""
 dpkg --configure -a || :
 [ -z "$(dpkg --audit)" ] || dpkg -i {DEB}
-dpkg --audit
+[ -z "$(dpkg --audit)" ]
 """
 _ENABLED = "systemctl is-enabled immud && test -e /etc/immud/boot.plan"
 _DISABLED = "! systemctl is-enabled immud && ! test -e /etc/immud/boot.plan"
