@@ -91,7 +91,7 @@ def command_line() -> frozenset[str]:
 def attempt(words: frozenset[str]) -> facts.Facts:
     """Lay the system out, unless it was enabled since it booted, or boots before failed at that."""
     if os.path.exists(facts.LATER):
-        text = "immud was enabled after this boot had begun, and begins with the next one"
+        text = "this boot began without immud, which begins with the next one"
         return facts.Facts(problems=(("notice", "enabled-later", text, ()),))
     try:
         failed = attempts.begin(words)

@@ -185,12 +185,13 @@ def _ready() -> None:
 
 
 async def test_a_child_may_stand_by_for_what_is_known_later() -> None:
+    before = children()
     assert await Standby(_ready, _told).perform("to", "go") == ["ready", "to", "go"]
     with pytest.raises(Busy, match="because"):
         await Standby(_ready, _told).perform("refuse")
     # That it could not make ready is no reason not to do it.
     assert await Standby(_broken, _told).perform("anyway") == ["anyway"]
-    await _ended(set())
+    await _ended(before)
 
 
 async def test_a_child_that_stood_by_for_nothing_ends() -> None:
