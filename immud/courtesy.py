@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 NICE = 19  # the most; there is time until the bus, or a drive, is there
 HASTE = -10  # nearly ten times the share of a program like any other (sched(7))
 
-_hasty = 0
+_hasty, _ordinary = 0, 0
 
 
 @contextmanager
@@ -32,7 +32,10 @@ def haste() -> Iterator[None]:
 
     What is started in it, does, too. For the one event loop.
     """
-    global _hasty  # noqa: PLW0603 - the process has one priority
+    global _hasty, _ordinary  # noqa: PLW0603 - the process has one priority
+    if not _hasty:
+        # An administrator may have given the service another.
+        _ordinary = os.getpriority(os.PRIO_PROCESS, 0)
     _hasty += 1
     _hasten()
     try:
@@ -45,7 +48,7 @@ def haste() -> Iterator[None]:
 def _hasten() -> None:
     # Who may not is as fast as others.
     with suppress(PermissionError):
-        _niceness(HASTE if _hasty else 0)
+        _niceness(HASTE if _hasty else _ordinary)
 
 
 def _niceness(value: int) -> None:
