@@ -55,8 +55,9 @@ def test_present_at_boot_and_closed_at_the_end(
         # There is nobody who could answer.
         wait_for(vm, "open", 120)
         assert vm.run("cat", "/home/kept").stdout == "kept\n"
-        said = "\n".join(vm.messages("-b", "-1", "-u", "immud"))
-        assert "tomb home is closed" in said.lower(), said
+        # Of whichever unit: the journal may come to its last words when their process is gone.
+        said = vm.messages("-b", "-1")
+        assert any("Tomb home is closed" in text for text in said), said[-60:]
         # nothing had to be repaired: it was unmounted before the power went
         assert not any("recovering journal" in message for message in vm.messages())
 
