@@ -44,6 +44,7 @@ class Bench:
     def __init__(self) -> None:
         self.called: list[str] = []
         self.hang: set[str] = set()
+        self.slow: set[str] = set()
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
         self.read_only: list[bool] = []
@@ -71,9 +72,9 @@ class Bench:
 
     async def _work(self, name: str) -> None:
         self.called.append(name)
-        if name in self.hang:
+        if name in self.hang | self.slow:
             try:
-                await asyncio.Event().wait()
+                await asyncio.sleep(0.1 if name in self.slow else 3600)
             except asyncio.CancelledError:
                 self.called.append(f"{name} stopped")
                 raise

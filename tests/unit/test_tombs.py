@@ -137,6 +137,17 @@ async def test_the_end_of_all(stand: Stand) -> None:
     assert "work" in unmounted
 
 
+async def test_at_the_end_what_systemd_has_unmounted_is_closed_all_the_same(stand: Stand) -> None:
+    bench, owner = stand.benches["work"], stand.by_name["work"]
+    bench.slow = {"unmap"}
+    bench.mounted = False
+    owner.look({config.name: stick(config.name) for config in CONFIGS})
+    await stand.reach("work", TombState.CLOSING)
+    await stand.stop(close=True)
+    assert not bench.mapped
+    assert "unmap stopped" not in bench.called
+
+
 async def test_an_outer_one_that_is_coming_is_waited_for(stand: Stand) -> None:
     inner, outer = stand.by_name["alice"], stand.by_name["home"]
     await stand._outer(ALICE)
