@@ -92,7 +92,7 @@ def measure(runs: int = RUNS) -> list[Figure]:
             "tomb.plug_vs_native",
             "udev add to mounted, in a virtual machine",
             column(taken, "plug"),
-            *("immud", "native", "s", 0.5),
+            *("immud", "native", "s", 0.4),
             facts,
         ),
         Figure(
