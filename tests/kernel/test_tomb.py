@@ -4,9 +4,8 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from immud.errors import ImmudError
 from immud.tomb import holders, loops, mounts
 from immud.tomb.holders import Holders, pair
 from tests.support.namespaces import in_namespace
+from tests.support.process import standing
 
 
 def make_image(path: Path) -> str:
@@ -55,20 +55,9 @@ def find(number: str, *, namespaces: bool = False) -> Holders:
     return asyncio.run(holders.find([pair(number)], namespaces=namespaces))
 
 
-@contextmanager
-def process(code: str, *arguments: str) -> Iterator[int]:
+def process(code: str, *arguments: str) -> AbstractContextManager[int]:
     """A process that runs `code`, says so, and stays."""
-    script = f"import os, sys, mmap, signal, ctypes, time\n{code}\nprint('ready', flush=True)\n"
-    script += "time.sleep(100)"
-    child = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
-    assert child.stdout
-    try:
-        assert child.stdout.readline() == b"ready\n"
-        yield child.pid
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+    return standing(f"import os, sys, mmap, signal, ctypes, time\n{code}", *arguments)
 
 
 @in_namespace

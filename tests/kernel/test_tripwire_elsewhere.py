@@ -2,10 +2,7 @@
 
 import asyncio
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from immud.child import in_child
@@ -14,9 +11,10 @@ from immud.tripwire import elsewhere
 from immud.tripwire.relock import set_elsewhere
 from immud.tripwire.rule import Expected, Tree
 from tests.support.namespaces import in_namespace
+from tests.support.process import standing
 
 _INSIDE = """
-import ctypes, sys, time
+import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.unshare(0x20000) == 0
 for target, flags in zip(sys.argv[1::2], sys.argv[2::2]):
@@ -24,24 +22,13 @@ for target, flags in zip(sys.argv[1::2], sys.argv[2::2]):
     if source[1]:
         assert libc.mount(source[0].encode(), source[2].encode(), None, 0x1000, None) == 0
     assert libc.mount(None, (source[2] or target).encode(), None, int(flags), None) == 0
-print('ready', flush=True)
-time.sleep(100)
 """
 WRITABLE = str(kernel.MS_REMOUNT | kernel.MS_BIND)
 
 
-@contextmanager
-def process(*remounts: str) -> Iterator[int]:
+def process(*remounts: str) -> AbstractContextManager[int]:
     """A process with a mount namespace of its own: (target or SOURCE=TARGET, flags) pairs."""
-    child = subprocess.Popen([sys.executable, "-c", _INSIDE, *remounts], stdout=subprocess.PIPE)
-    assert child.stdout
-    try:
-        assert child.stdout.readline() == b"ready\n"
-        yield child.pid
-    finally:
-        child.kill()
-        child.wait()
-        child.stdout.close()
+    return standing(_INSIDE, *remounts)
 
 
 def protect(place: Path) -> tuple[str, Expected]:

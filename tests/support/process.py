@@ -1,8 +1,10 @@
 """Running a command: with a limit on its time, and an error that shows what it printed."""
 
+import contextlib
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 
 TAIL = 40
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -74,3 +76,18 @@ def run(
     if check and done.returncode:
         raise CommandFailed(argv, done.returncode, out + err)
     return Completed(done.returncode, out, err)
+
+
+@contextlib.contextmanager
+def standing(code: str, *arguments: str) -> Iterator[int]:
+    """A process that has run the Python `code` and then stands there; its id."""
+    script = f"{code}\nimport time\nprint('ready', flush=True)\ntime.sleep(100)"
+    child = subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE)
+    assert child.stdout
+    try:
+        assert child.stdout.readline() == b"ready\n"
+        yield child.pid
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
