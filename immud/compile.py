@@ -27,6 +27,9 @@ def compile_plan(config: Config) -> BootPlan:
         wait=config.wait,
         hold=config.hold_back,
         logins=bool(config.tombs),
+        tombs=tuple(
+            place for t in config.tombs for place in (t.mount, *(where for _, where in t.binds))
+        ),
         configs=config.files,
     )
 

@@ -55,6 +55,9 @@ from immud.watch.table import Reading
 from immud.watch.udev import UdevWatch
 
 MANAGER_PATH = "/org/immud1"
+# While the system stops, systemd is told this often, and so many times, that there is more to do:
+# for ten minutes at most. Who says nothing for as long as TimeoutStopSec= is killed.
+AT_WORK, SILENCE, TIMES = 10.0, 30.0, 60
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -354,6 +357,7 @@ class Daemon:
         self._notify()
         stops = await _system_stops()
         if stops:
+            tasks.append(asyncio.create_task(_take_time(), name="time to stop"))
             await self._companions.system_stops()
         await self._tombs.stop(close=stops)
         await self._companions.close(finish=stops)
@@ -372,6 +376,13 @@ class Daemon:
         if seconds := notify.watchdog_interval():
             notify.watchdog()
             asyncio.get_running_loop().call_later(seconds, self._watchdog)
+
+
+async def _take_time() -> None:
+    """A slow stick with much to write takes minutes to be unmounted."""
+    for _ in range(TIMES):
+        notify.more_time(SILENCE)
+        await asyncio.sleep(AT_WORK)
 
 
 async def _system_stops() -> bool:

@@ -41,6 +41,11 @@ def stopping(text: str) -> bool:
     return notify(STOPPING=1, STATUS=text)
 
 
+def more_time(seconds: float) -> bool:
+    """Whatever the unit's limit: this long from now on, unless it is said again."""
+    return notify(EXTEND_TIMEOUT_USEC=int(seconds * 1_000_000))
+
+
 def reloading(now_us: int) -> bool:
     """A reload begins; `ready` ends it. `now_us` is CLOCK_MONOTONIC in microseconds.
 

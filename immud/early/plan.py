@@ -81,10 +81,13 @@ class BootPlan:
     or `LABEL=x`, `UUID=x`, `PARTLABEL=x`, each with an optional `:/sub/path`.
     The path itself (`/usr`) means the tree that is already there. `hold` names units
     that immud-generator keeps from starting where one of them is missing; with `logins`
-    it has logins wait for people's homes.
+    it has logins wait for people's homes. `tombs` are the places of tombs and of their
+    binds, which it has systemd unmount after the daemon and not beside it.
     """
 
-    __slots__ = ("configs", "etc", "hold", "logins", "root", "rows", "usr", "var", "wait")
+    __slots__ = (
+        *("configs", "etc", "hold", "logins", "root", "rows", "tombs", "usr", "var", "wait"),
+    )
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class BootPlan:
         wait: int = 10,
         hold: tuple[str, ...] = (),
         logins: bool = False,
+        tombs: tuple[str, ...] = (),
         configs: tuple[tuple[str, bytes], ...] = (),
     ) -> None:
         self.usr = usr
@@ -107,6 +111,7 @@ class BootPlan:
         self.wait = wait
         self.hold = hold
         self.logins = logins
+        self.tombs = tombs
         self.configs = configs
 
     def _key(self) -> tuple[object, ...]:
@@ -151,6 +156,7 @@ def encode(plan: BootPlan) -> bytes:
     lines += [("usr", plan.usr), ("etc", plan.etc), ("var", plan.var)]
     lines += [("hold", unit) for unit in plan.hold]
     lines += [("logins", "wait")] if plan.logins else []
+    lines += [("tomb", place) for place in plan.tombs]
     lines += [("root", "ro" if plan.root else "rw"), ("wait", str(plan.wait))]
     lines += [
         ("row", row.path, row.target, row.kind, f"{row.mode:o}", *row.inside) for row in plan.rows
@@ -171,6 +177,7 @@ def decode(data: bytes) -> BootPlan:
     rows: list[Row] = []
     configs: list[tuple[str, bytes]] = []
     hold: list[str] = []
+    tombs: list[str] = []
     single: dict[str, str] = {}
     try:
         for line in lines[1:]:
@@ -180,6 +187,8 @@ def decode(data: bytes) -> BootPlan:
                 rows.append(Row(path, target, kind, int(mode, 8), tuple(inside)))
             elif name == "hold":
                 hold.append(fields[0])
+            elif name == "tomb":
+                tombs.append(fields[0])
             elif name == "config":
                 configs.append((fields[0], fields[1].encode("latin-1")))
             elif name in _SINGLE:
@@ -195,6 +204,7 @@ def decode(data: bytes) -> BootPlan:
             wait=int(single["wait"]),
             hold=tuple(hold),
             logins="logins" in single,
+            tombs=tuple(tombs),
             configs=tuple(configs),
         )
     except PlanError:

@@ -94,6 +94,7 @@ class Owner:
         self._passphrase: bytes | None = None
         self._force = 0.0
         self._read_only = False
+        self._leaving = False
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._asking = Asking(
@@ -227,6 +228,7 @@ class Owner:
 
     async def leave(self) -> None:
         """Put nothing in the tomb's place any more: whoever stops everything unmounts it."""
+        self._leaving = True
         await self._works.fallback.close()
 
     async def stop(self) -> None:
@@ -322,7 +324,8 @@ class Owner:
         if lost or (keys, waiting) != (self._life.candidates, self._life.waits):
             await self._take(Seen(keys, lost, waiting))
         elif self._life.state is TombState.OPEN and not self.volume.state().mounted:
-            await self._take(Missing(again=self._works.nest.uprooted()))
+            again = not self._leaving and self._works.nest.uprooted()
+            await self._take(Missing(again))
 
     def _gone(self, device: Device) -> bool:
         # A drive on the network stays in sysfs when its server is gone: then it is not told of.

@@ -30,8 +30,6 @@ HOME = "/var/home"
 # What a tomb gives those around it to be mounted before it, seconds. They may be waiting for
 # people themselves; and if they come later after all, it is mounted again on top of them.
 OUTER = 10.0
-# What is on its way when everything stops gets this long to come to its end, seconds.
-LAST = 5.0
 
 
 class Tombs:
@@ -241,14 +239,16 @@ class Tombs:
                 # Its task ends on its own: this may be running in it.
                 asyncio.get_running_loop().call_soon(self._owners.pop(name).end)
 
-    async def _under_way(self) -> None:
-        """Wait for what is on its way: systemd may have unmounted a tomb before we were told to
-        stop, and the mapping, with the key in it, is to go as well. Nobody is asked any more.
+    async def _put_away(self, owner: Owner) -> None:
+        """Close it, whatever it is doing: an opening is taken back, and a closing waited for.
+
+        Somebody may have asked for that just now, or systemd have unmounted it: the mapping, with
+        the key in it, is to go as well.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST):
-                while any(o.life.work not in (None, Action.UNLOCK) for o in self._owners.values()):
-                    await self._moved.wait()
+        while owner.life.work and owner.life.state not in OPENING:
+            await self._moved.wait()
+        if owner.life.state is TombState.OPEN or owner.life.state in OPENING:
+            await owner.close(0, {"force": True}).wait()
 
     async def stop(self, close: bool) -> None:
         """End all owners; with `close` the open tombs are closed first, and holders ended."""
@@ -256,16 +256,11 @@ class Tombs:
             await owner.leave()
         self._announcements.close()
         if close:
-            await self._under_way()
             # Those inside others first, and all at once that are equally deep.
-            for level in sorted({depth(o.volume.target) for o in self._owners.values()})[::-1]:
-                jobs = [
-                    owner.close(0, {"force": True})
-                    for owner in self._owners.values()
-                    if owner.life.state is TombState.OPEN and depth(owner.volume.target) == level
-                ]
-                for job in jobs:
-                    await job.wait()
+            owners = list(self._owners.values())
+            for level in sorted({depth(o.volume.target) for o in owners})[::-1]:
+                equal = [o for o in owners if depth(o.volume.target) == level]
+                await asyncio.gather(*map(self._put_away, equal))
         for owner in self._owners.values():
             await owner.stop()
         self._headstart.close()

@@ -70,9 +70,26 @@ def test_without_a_home_on_the_disk_there_is_one_in_memory(empty: Container) -> 
     assert len(empty.mounts("/var/home")) == 1
     assert empty.run("ls", "/home/alice/new").stdout, "a restart makes nothing anew"
     assert empty.failed_units() == []
-    assert "FAILED" not in empty.poweroff()
+    said = empty.poweroff()
+    assert "FAILED" not in said
+    # The daemon has gone before what is mounted in a tomb's place is taken away.
+    assert "cycle" not in empty.console
+    said = said[said.index("Stopped immud.service") :]
+    assert "Unmounting var-home.mount" in said
     # on the disk there is nothing of it, and the next boot begins anew
     assert empty.disk.run("ls", "-A", "/var/home").stdout == ""
+
+
+def test_what_fstab_mounts_in_its_place_comes_after_and_goes_before(empty: Container) -> None:
+    configure(empty, DEFAULT, "--autologin alice")
+    enable(empty)
+    empty.disk.run("sh", "-c", "echo tmpfs /var/home tmpfs size=1M 0 0 >>/etc/fstab")
+    empty.boot()
+    in_order(empty, "immud.service", "var-home.mount")
+    said = empty.poweroff()
+    assert "FAILED" not in said
+    assert "cycle" not in empty.console
+    assert said.index("Unmounted var-home.mount") < said.index("Stopped immud.service")
 
 
 def test_nobody_is_let_in_but_root(adopted_container: Container) -> None:

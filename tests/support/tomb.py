@@ -51,6 +51,12 @@ def configure(machine: VM, table: str) -> None:
     machine.run("busctl", "call", "org.immud1", "/org/immud1", "org.immud1.Manager", "Reload", *END)
 
 
+def put(machine: VM, path: str, text: str) -> None:
+    """A file that root can execute, such as a hook, and the directories above it."""
+    script = 'mkdir -p "${0%/*}"; cat >"$0" && chmod 755 "$0"'
+    machine.run("sh", "-c", script, path, input=text)
+
+
 END = ("a{sv}", "0")
 KEY = 'key = "/etc/immud/keys/home"\n'
 

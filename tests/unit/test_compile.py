@@ -41,6 +41,17 @@ def test_a_plan_carries_everything_boot_needs(tmp_path: Path) -> None:
     )
 
 
+def test_a_plan_knows_the_places_of_tombs_and_of_their_binds(tmp_path: Path) -> None:
+    (tmp_path / "etc/immud").mkdir(parents=True)
+    (tmp_path / "etc/immud/immud.toml").write_text(
+        '[tomb.home]\nlabel = "a"\n'
+        '[tomb.own]\nlabel = "b"\nmount = "/var/own"\nbinds = { papers = "/var/lib/papers" }\n'
+    )
+    plan = compile_now(str(tmp_path))
+    assert plan.logins
+    assert plan.tombs == ("/var/home", "/var/own", "/var/lib/papers")
+
+
 def test_a_wrong_configuration_is_not_compiled(tmp_path: Path) -> None:
     (tmp_path / "etc/immud").mkdir(parents=True)
     (tmp_path / "etc/immud/immud.toml").write_text("x = 1")

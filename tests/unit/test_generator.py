@@ -101,6 +101,34 @@ def test_logins_wait_for_homes_where_the_plan_says_so(machine: Machine) -> None:
     assert machine.generate()["systemd-user-sessions.service"] == ("Wants=immud-fallback.service",)
 
 
+TOMBS = ("/var/home", "/var/home/a b", "/var/lib/papers")
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_tombs_are_unmounted_after_the_daemon(machine: Machine, shell: str) -> None:
+    machine.plan(tombs=TOMBS)
+    machine.fstab("LABEL=h /var/homes ext4 defaults 0 2\n")
+    assert machine.generate(shell) == {
+        "immud.service": (
+            f"After={CLONES} var-home.mount var-home-a\\x20b.mount var-lib-papers.mount",
+        ),
+        "var-homes.mount": ("After=immud.service",),
+        **OWN_VAR,
+    }
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_but_not_where_something_else_is_mounted_there_or_above(
+    machine: Machine, shell: str
+) -> None:
+    machine.plan(tombs=TOMBS)
+    machine.fstab("LABEL=h /var/home ext4 noauto 0 2\n")
+    machine.write("etc/systemd/system/var-lib-papers.mount", "")
+    found = machine.generate(shell)
+    assert found["immud.service"] == (f"After={CLONES}",)
+    assert found["var-home.mount"] == ("After=immud.service",)
+
+
 def test_nothing_happens_where_immud_is_not_enabled(machine: Machine) -> None:
     machine.plan()
     (machine.root / WANTS).unlink()
@@ -279,6 +307,9 @@ def test_a_torn_plan_and_no_fstab_are_survived(machine: Machine) -> None:
         ({"var": "LABEL=var:/sub"}, "LABEL=home /home ext4 defaults 0 2\n"),
         ({"etc": "LABEL=e", "usr": "/data/usr.img"}, "LABEL=d /data ext4 defaults 0 2\n"),
         ({"usr": "/var/data/usr.img"}, "LABEL=d /var/data ext4 defaults 0 2\n"),
+        ({"tombs": TOMBS}, ""),
+        ({"tombs": TOMBS}, "LABEL=d /var/home ext4 defaults 0 2\n"),
+        ({"tombs": TOMBS}, FSTAB_VAR + "LABEL=d /var/home/x ext4 defaults 0 2\n"),
     ],
 )
 def test_systemd_finds_no_cycle_and_understands_every_line(

@@ -28,6 +28,8 @@ def test_the_manager_receives_assignments(
         ]
         assert notify.reloading(123)
         assert manager.recv(4096) == b"RELOADING=1\nMONOTONIC_USEC=123"
+        assert notify.more_time(30)
+        assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=30000000"
 
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:1", "/nowhere/at/all"])

@@ -252,6 +252,17 @@ async def test_unmounted_by_hand_the_mapping_goes_too(stand: Stand) -> None:
     assert stand.bench.called[-1] == "unmap"
 
 
+async def test_nothing_is_mounted_again_once_everything_is_to_stop(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    await stand.owner.leave()
+    stand.bench.mounted = stand.bench.rooted = False
+    stand.plug()
+    await stand.until(lambda: not stand.bench.mapped)
+    assert stand.bench.called.count("mount") == 1
+    assert not stand.bench.mounted
+
+
 async def test_gone_with_what_it_was_on_it_is_mounted_again(stand: Stand) -> None:
     stand.plug()
     await stand.reach(TombState.OPEN)

@@ -30,6 +30,7 @@ PLANS = st.builds(
     root=st.booleans(),
     wait=st.integers(0, 600),
     logins=st.booleans(),
+    tombs=st.lists(TEXT, max_size=2).map(tuple),
     configs=st.lists(st.tuples(TEXT, st.binary(max_size=40)), max_size=2).map(tuple),
 )
 
@@ -91,7 +92,7 @@ def test_what_another_version_wrote_is_refused_and_not_left_out(old: str, new: s
 
 
 @pytest.mark.parametrize(
-    "line", ["row", "row\t/srv\tvar/srv\tlink", "hold", "config\t/x", "wait\t"]
+    "line", ["row", "row\t/srv\tvar/srv\tlink", "hold", "tomb", "config\t/x", "wait\t"]
 )
 def test_a_record_without_its_fields_is_refused(line: str) -> None:
     body = encode(BootPlan()).rpartition(b"end\t")[0].decode()

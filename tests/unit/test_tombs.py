@@ -148,6 +148,31 @@ async def test_at_the_end_what_systemd_has_unmounted_is_closed_all_the_same(stan
     assert "unmap stopped" not in bench.called
 
 
+@pytest.mark.parametrize("under_way", ["unlock", "check", "mount"])
+async def test_at_the_end_an_opening_is_taken_back(stand: Stand, under_way: str) -> None:
+    bench, owner = stand.benches["work"], stand.by_name["work"]
+    await owner.close(0, {}).wait()
+    bench.hang = {under_way}
+    owner.open(0, {}, None)
+    async with asyncio.timeout(5):
+        while bench.called[-1] != under_way:
+            await asyncio.sleep(0)
+    await stand.stop(close=True)
+    assert bench.called[-2:] == [f"{under_way} stopped", "retreat"]
+    assert not bench.mapped
+
+
+async def test_at_the_end_a_closing_is_waited_for_however_long_it_takes(stand: Stand) -> None:
+    bench, owner = stand.benches["work"], stand.by_name["work"]
+    bench.slow = {"unmount"}
+    closing = owner.close(1000, {})
+    await stand.reach("work", TombState.CLOSING)
+    await stand.stop(close=True)
+    assert (await closing.wait()).result is JobResult.DONE
+    assert "unmount stopped" not in bench.called
+    assert not bench.mapped
+
+
 async def test_an_outer_one_that_is_coming_is_waited_for(stand: Stand) -> None:
     inner, outer = stand.by_name["alice"], stand.by_name["home"]
     await stand._outer(ALICE)

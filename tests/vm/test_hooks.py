@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from tests.support.drive import CONTENT, LETTER, Drive
 from tests.support.fixtures import HOME_UUID
-from tests.support.tomb import KEY, assert_no_residue, configure, wait_for
+from tests.support.tomb import KEY, assert_no_residue, configure, put, wait_for
 from tests.support.vm import VM
 
 HOOK = """#!/bin/sh
@@ -17,10 +17,6 @@ NIGHT = """[Service]
 ExecStartPre=/bin/sh -c "ls /dev/mapper >/run/night"
 """
 OWN = {"diary": "mine alone\n", "papers/deed": "signed\n"}
-
-
-def put(vm: VM, path: str, text: str) -> None:
-    vm.run("sh", "-c", 'mkdir -p "${0%/*}"; cat >"$0" && chmod 755 "$0"', path, input=text)
 
 
 def told(vm: VM) -> list[str]:

@@ -6,13 +6,20 @@ from tests.support.drive import CONTENT, LETTER, Drive
 from tests.support.fixtures import HOME_UUID
 from tests.support.image import Image
 from tests.support.layout import failures
-from tests.support.tomb import assert_no_residue, configure, state, wait_for
+from tests.support.tomb import assert_no_residue, configure, put, state, wait_for
 from tests.support.tpm import tpm
 from tests.support.vm import VM
 from tests.vm.test_dyne import answer
 
 NODE = f"/dev/disk/by-uuid/{HOME_UUID}"
 KEY_FILE = "--unlock-key-file=/etc/immud/keys/home"
+
+# Run at power-off: what is written there by then is on the volume, or else on the disk below it.
+FAREWELL = """#!/bin/sh
+sleep 2
+pgrep -f 'sleep 1000' >"$IMMUD_MOUNT_POINT/farewell"
+echo "$IMMUD_EVENT" >>"$IMMUD_MOUNT_POINT/farewell"
+"""
 
 # TPM2_PCR_Extend of PCR 7 with a SHA-256 of ones, by an empty password session (TPM 2.0 library
 # specification, part 3): what a firmware does when something else is booted.
@@ -46,6 +53,9 @@ def test_present_at_boot_and_closed_at_the_end(
         assert recovery.count("-") == 7, recovery
         configure(vm, f'uuid = "{HOME_UUID}"\nkey = "ask"\n')
         vm.run("immud", "enable")
+        put(vm, "/etc/immud/hooks.d/closing/10-note", FAREWELL)
+        vm.run("systemd-run", "--quiet", "--unit=sitter", "--property=WorkingDirectory=/var/home",
+               "sleep", "1000")  # fmt: skip
         console = vm.reboot(drives=[home_drive])
 
         def journal(pattern: str) -> str:
@@ -55,6 +65,8 @@ def test_present_at_boot_and_closed_at_the_end(
         # There is nobody who could answer.
         wait_for(vm, "open", 120)
         assert vm.run("cat", "/home/kept").stdout == "kept\n"
+        # Whoever worked on it had gone by then, and it was mounted still.
+        assert vm.run("cat", "/home/farewell").stdout == "closing\n"
         # Of whichever unit: the journal may come to its last words when their process is gone.
         said = vm.messages("-b", "-1")
         assert any("Tomb home is closed" in text for text in said), said[-60:]
