@@ -32,23 +32,40 @@ def haste() -> Iterator[None]:
 
     What is started in it, does, too. For the one event loop.
     """
-    global _hasty, _ordinary  # noqa: PLW0603 - the process has one priority
-    if not _hasty:
-        # An administrator may have given the service another.
-        _ordinary = os.getpriority(os.PRIO_PROCESS, 0)
-    _hasty += 1
-    _hasten()
+    with _counted(1):
+        yield
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """In such a block: wait for people, or for a work that nobody else has to stand back for.
+
+    What is started in it is like any other; so is the daemon, unless another block is in haste.
+    """
+    with _counted(-1):
+        yield
+
+
+@contextmanager
+def _counted(change: int) -> Iterator[None]:
+    _hurry(change)
     try:
         yield
     finally:
-        _hasty -= 1
-        _hasten()
+        _hurry(-change)
 
 
-def _hasten() -> None:
+def _hurry(change: int) -> None:
+    global _hasty, _ordinary  # noqa: PLW0603 - the process has one priority
+    before, _hasty = _hasty > 0, _hasty + change
+    if (_hasty > 0) == before:
+        return
+    if not before:
+        # An administrator may have given the service another.
+        _ordinary = os.getpriority(os.PRIO_PROCESS, 0)
     # Who may not is as fast as others.
     with suppress(PermissionError):
-        _niceness(HASTE if _hasty else _ordinary)
+        _niceness(_ordinary if before else HASTE)
 
 
 def _niceness(value: int) -> None:

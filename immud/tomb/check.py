@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Callable
 
+from immud.courtesy import waiting
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
 from immud.tomb.filesystems import FILE_SYSTEMS
@@ -124,7 +125,8 @@ async def check(fstype: str, devnode: str, progress: Progress) -> str:
     extra = ("-C", "1") if fstype == "ext4" else ()
     argv = (checker, "-a", *extra, devnode)
     try:
-        result = await run(*argv, allowed=_ENDINGS, timeout=TIMEOUT, heard=passes.heard)
+        with waiting():
+            result = await run(*argv, allowed=_ENDINGS, timeout=TIMEOUT, heard=passes.heard)
     except CommandFailed as error:
         if error.code == 127:
             package = "e2fsprogs" if fstype == "ext4" else f"{fstype}-tools"

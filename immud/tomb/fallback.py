@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from immud import log
 from immud.child import ChildTimeout, in_child
+from immud.courtesy import waiting
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, Severity, TombConfig
@@ -128,7 +129,8 @@ class Fallback:
             while found and (guard := self.guard()):
                 if not await self._managers.stop_abandoned(found.cgroups):
                     self._tell(holders.sentence(found.values))
-                    await self._something_happens(found)
+                    with waiting():
+                        await self._something_happens(found)
                 found = Holders(await in_child(holders.scan, *guard))
         finally:
             self._tell("")

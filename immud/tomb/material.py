@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from immud.child import held, in_child
+from immud.courtesy import waiting
 from immud.errors import ImmudError, WrongKey
 from immud.model import TombConfig
 from immud.run import STDIN_LIMIT, CommandFailed, run
@@ -71,12 +72,13 @@ async def _ask(config: TombConfig, attempt: int) -> bytes:
     again = " (that was not it; once more)" if attempt else ""
     try:
         # The person takes the time they need; pulling the drive or cancelling ends the question.
-        answer = await run(
-            *("systemd-ask-password", "--no-tty", "--timeout=0", "-n"),
-            *("--icon=drive-harddisk", f"--id=immud:{config.name}"),
-            f"Passphrase for the key of tomb {config.name}{again}:",
-            timeout=None,
-        )
+        with waiting():
+            answer = await run(
+                *("systemd-ask-password", "--no-tty", "--timeout=0", "-n"),
+                *("--icon=drive-harddisk", f"--id=immud:{config.name}"),
+                f"Passphrase for the key of tomb {config.name}{again}:",
+                timeout=None,
+            )
     except CommandFailed as error:
         raise ImmudError(
             f"Nobody gave the passphrase for its key; try again: immud open {config.name}"

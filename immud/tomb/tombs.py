@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
+from immud.courtesy import waiting
 from immud.errors import Busy
 from immud.jobs import Jobs
 from immud.model import JobResult, Problem, TombConfig, TombState
@@ -91,7 +92,7 @@ class Tombs:
         """Let those around a tomb be mounted first, for a while, where they are about to be."""
         others = (c for c in self._wanted.values() if c.name != config.name)
         around = [other.name for other in others if within(config.mount, other.mount)]
-        with suppress(TimeoutError):
+        with suppress(TimeoutError), waiting():
             async with asyncio.timeout(OUTER):
                 while any(self._arriving(name) for name in around):
                     await self._moved.wait()

@@ -14,6 +14,7 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from immud.child import Standby, early_from_child, in_child
+from immud.courtesy import waiting
 from immud.errors import ImmudError, WrongKey
 from immud.run import CommandFailed, run
 from immud.tomb import blkid, check, dm, header, identity, libcryptsetup, live, secret
@@ -106,9 +107,10 @@ async def _ask(request: Request) -> None:
     options = f"luks,tries=3,header={header.path(request.tomb)}"
     options += ",read-only" if request.read_only else ""
     try:
-        await run(
-            *(program(), "attach", request.mapping, request.device, "-", options), timeout=None
-        )
+        with waiting():
+            await run(
+                *(program(), "attach", request.mapping, request.device, "-", options), timeout=None
+            )
     except CommandFailed as error:
         if any(t in error.stderr for t in ("incorrect?", "Too many attempts", "passphrase")):
             raise _wrong_key(request) from error

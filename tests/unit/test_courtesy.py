@@ -2,12 +2,16 @@
 not a moment longer.
 """
 
+import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from immud.courtesy import HASTE, NICE, background, haste
+from immud.courtesy import HASTE, NICE, background, haste, waiting
+from immud.tomb import check as checking
+from immud.tomb.filesystems import FILE_SYSTEMS
 from tests.support.namespaces import forked
 
 
@@ -47,3 +51,37 @@ def test_it_is_in_haste_until_the_last_of_them_is_done() -> None:
         assert niceness() == (5, 5)
 
     forked(check)
+
+
+def test_it_is_in_no_haste_while_it_waits() -> None:
+    def check() -> None:
+        os.setsid()
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        with waiting():
+            assert niceness()[0] == 5, "there was no haste"
+        with haste():
+            with waiting():
+                assert niceness() == (5, 5)
+            assert niceness() == (HASTE, HASTE)
+        assert niceness() == (5, 5)
+
+    forked(check)
+
+
+def test_a_checker_is_in_no_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checker, said = tmp_path / "fsck", tmp_path / "nice"
+    checker.write_text(f"#!/bin/sh\nnice >{said}\n")
+    checker.chmod(0o755)
+    monkeypatch.setitem(FILE_SYSTEMS, "ext4", replace(FILE_SYSTEMS["ext4"], checker=str(checker)))
+
+    async def run() -> None:
+        with haste():
+            assert await checking.check("ext4", "/dev/null", lambda _: None) == ""
+            assert niceness()[0] == HASTE
+
+    def check() -> None:
+        os.setsid()
+        asyncio.run(run())
+
+    forked(check)
+    assert said.read_text() == "0\n"
