@@ -49,6 +49,7 @@ from immud.tomb.managers import UserManagers
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
 from immud.watch.devices import DeviceEvent
+from immud.watch.kmsg import KernelLog
 from immud.watch.mounts import MountWatch
 from immud.watch.system import SystemWatch
 from immud.watch.table import Reading
@@ -88,7 +89,8 @@ class Daemon:
         self._jobs = Jobs(self._notify)
         self._mounts = MountWatch(self._table_changed)
         self._udev = UdevWatch(self._device, self._coming)
-        self._system = SystemWatch(self.refresh)
+        kernel_log = KernelLog()
+        self._system = SystemWatch(self.refresh, kernel_log)
         self._companions = Companions(lambda: self._tombs.by_name, self._connection, self._notify)
         self._tombs = Tombs(
             self.config.tombs,
@@ -99,6 +101,7 @@ class Daemon:
             lookup=self._udev.lookup,
             ended=self._udev.ended,
             managers=UserManagers(self._connection),
+            kernel_log=kernel_log,
         )
         self._leases = Leases(self._notify)
         self._guard = self._make_guard()

@@ -51,6 +51,7 @@ class Tombs:
         lookup: Callable[[str], Device | None],
         ended: Callable[[Device], None],
         managers: UserManagers,
+        kernel_log: KernelLog,
     ) -> None:
         self._managers = managers
         self._announcements = Announcements(changed)
@@ -69,7 +70,7 @@ class Tombs:
         for name, config in self._wanted.items():
             self._owners[name] = self._owner(config)
         self._started = False
-        self._log = KernelLog(self._heard)
+        self._kernel_log = kernel_log
         self._remote = Remote(self._standing, ended)
         # Set for the first time no tomb is being opened and each has its fallback.
         self.settled = asyncio.Event()
@@ -137,7 +138,8 @@ class Tombs:
         self._moved.clear()
         if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
             self._apply()
-        self._log.listen(frozenset(self._open_nodes()) | frozenset(self._remote_drives()))
+        devices = {*self._open_nodes(), *self._remote_drives()}
+        self._kernel_log.listen(self._heard, frozenset(devices))
         self._announce()
         self._changed()
 
@@ -266,4 +268,4 @@ class Tombs:
             await owner.stop()
         self._headstart.close()
         self._remote.stop()
-        self._log.close()
+        self._kernel_log.leave(self._heard)

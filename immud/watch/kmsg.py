@@ -20,47 +20,54 @@ _WORST = 6
 _RECORD = re.compile(rb"([0-7]),[^;]*;(.*)")
 
 
-def about(record: bytes, devices: frozenset[str]) -> str:
-    """Which of `devices` (such as `dm-0`) a record of the kernel is about, or nothing."""
+Heard = Callable[[str], None]
+
+
+def about(record: bytes, devices: frozenset[str]) -> frozenset[str]:
+    """Which of `devices` (such as `dm-0`) a record of the kernel is about."""
     match = _RECORD.match(record)
     if match is None or int(match[1]) > _WORST:
-        return ""
+        return frozenset()
     words = re.findall(rb"[A-Za-z0-9-]+", match[2])
-    return next((name for name in sorted(devices) if name.encode() in words), "")
+    return frozenset(name for name in devices if name.encode() in words)
 
 
 class KernelLog:
-    """Tells `heard` of a device the kernel has something to say about, on the running loop.
+    """Tells who listens of a device the kernel has something to say about, on the running loop.
 
     Open only while there is a device to hear of. Where there is no such log, as in
     a container, nothing is told.
     """
 
-    def __init__(self, heard: Callable[[str], None], path: str = KMSG) -> None:
-        self._heard = heard
+    def __init__(self, path: str = KMSG) -> None:
         self._path = path
-        self._devices = frozenset[str]()
+        self._listeners: dict[Heard, frozenset[str]] = {}
         self._fd = -1
 
-    def listen(self, devices: frozenset[str]) -> None:
-        """Hear of these devices from now on; of none, and the log is closed."""
-        self._devices = devices
-        if devices and self._fd < 0:
+    def listen(self, heard: Heard, devices: frozenset[str]) -> None:
+        """`heard` is told of these devices from now on, and of no others any more."""
+        self._listeners[heard] = devices
+        if not any(self._listeners.values()):
+            self._close()
+        elif self._fd < 0:
             with suppress(OSError):
                 flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
                 self._fd = os.open(self._path, flags)
                 os.lseek(self._fd, 0, os.SEEK_END)
                 asyncio.get_running_loop().add_reader(self._fd, self._read)
-        elif not devices:
-            self.close()
 
-    def close(self) -> None:
+    def leave(self, heard: Heard) -> None:
+        """`heard` is told nothing any more."""
+        self.listen(heard, frozenset())
+
+    def _close(self) -> None:
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def _read(self) -> None:
+        devices = frozenset[str]().union(*self._listeners.values())
         found = set[str]()
         while True:
             try:
@@ -68,14 +75,15 @@ class KernelLog:
             except OSError as error:
                 if error.errno == errno.EPIPE:
                     # Records were lost before we came to read them; any of them may have been it.
-                    found |= self._devices
+                    found |= devices
                     continue
                 if error.errno != errno.EAGAIN:
-                    self.close()
+                    self._close()
                 break
             if not record:
-                self.close()
+                self._close()
                 break
-            found.add(about(record, self._devices))
-        for device in sorted(found - {""}):
-            self._heard(device)
+            found |= about(record, devices)
+        for heard, wanted in tuple(self._listeners.items()):
+            for device in sorted(found & wanted):
+                heard(device)

@@ -69,10 +69,10 @@ class SystemWatch:
     statmount(2) does not say it.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], kernel_log: KernelLog) -> None:
         self.stopped = frozenset[str]()
         self._changed = changed
-        self._log = KernelLog(self._heard)
+        self._kernel_log = kernel_log
         self._timer: asyncio.TimerHandle | None = None
 
     def look(self) -> None:
@@ -82,10 +82,10 @@ class SystemWatch:
         mounts = mountinfo.read()
         self.stopped = stopped(mounts)
         tops = [entry for path in PATHS if (entry := mountinfo.top(mounts, path))]
-        self._log.listen(frozenset(map(_name, tops)))
+        self._kernel_log.listen(self._heard, frozenset(map(_name, tops)))
 
     def close(self) -> None:
-        self._log.close()
+        self._kernel_log.leave(self._heard)
         if self._timer:
             self._timer.cancel()
 

@@ -234,20 +234,23 @@ def test_errors_while_it_is_open_are_heard_of(tmp_path: Path) -> None:
         name = os.path.basename(node)
         mounts.mount(node, "ext4", str(at), [])
         heard: list[str] = []
+        by_another: list[str] = []
 
         async def listen() -> None:
-            log = KernelLog(heard.append)
-            log.listen(frozenset({name}))
+            log = KernelLog()
+            log.listen(heard.append, frozenset({name}))
+            log.listen(by_another.append, frozenset({"dm-77"}))
             await asyncio.sleep(0.1)
             assert heard == [], "what was said before is over"
             Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("a test of ours")
             async with asyncio.timeout(5):
                 while not heard:
                     await asyncio.sleep(0.01)
-            log.close()
+            log.leave(heard.append)
+            log.leave(by_another.append)
 
         asyncio.run(listen())
-        assert set(heard) == {name}
+        assert (set(heard), by_another) == ({name}, [])
         entry = mountinfo.top(mountinfo.read(), str(at))
         found = health.of(entry, mapped_read_only=False)
         assert (found.read_only, found.fault) == (True, health.Fault.READ_ONLY)

@@ -317,8 +317,9 @@ def test_what_to_run_is_said() -> None:
         (b"7,1,2,-;dm-0: detail", ""),
         (b"14,1,2,-;dm-0: said by a program", ""),
         (b"2,1,2,-;usb 1-1: new device", ""),
+        (b"3,1,2,-;dm-0: writes to dm-1 failed", "dm-0 dm-1"),
         (b"nonsense", ""),
     ],
 )
 def test_what_the_kernel_says_about_a_device(record: bytes, expected: str) -> None:
-    assert kmsg.about(record, frozenset({"dm-0", "dm-1"})) == expected
+    assert kmsg.about(record, frozenset({"dm-0", "dm-1"})) == set(expected.split())

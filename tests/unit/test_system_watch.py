@@ -6,6 +6,7 @@ import pytest
 
 from immud.early.mountinfo import MountEntry
 from immud.watch import system
+from immud.watch.kmsg import KernelLog
 from immud.watch.system import DOUBT, SystemWatch, stopped
 
 
@@ -36,7 +37,7 @@ async def test_many_words_of_the_kernel_are_one_look(monkeypatch: pytest.MonkeyP
     looks: list[frozenset[str]] = []
     mounts = (entry("/", "8:1", "rw"),)
     monkeypatch.setattr(system.mountinfo, "read", lambda: mounts)
-    watch = SystemWatch(lambda: looks.append(watch.stopped))
+    watch = SystemWatch(lambda: looks.append(watch.stopped), KernelLog("/dev/null"))
     watch.start()
     mounts = (entry("/", "8:1", "rw,emergency_ro"),)
     for _ in range(100):

@@ -15,6 +15,7 @@ from immud.tomb.machine import Action
 from immud.tomb.tombs import Tombs
 from immud.tomb.works import Order
 from immud.watch.devices import Device, DeviceEvent, What
+from immud.watch.kmsg import KernelLog
 from tests.unit.test_owner import Bench
 
 HOME = TombConfig("home", label="home", key="/k", auto_open=False)
@@ -64,6 +65,7 @@ class Stand(Tombs):
             lookup=lambda _: None,
             ended=lambda _: None,
             managers=None,  # type: ignore[arg-type] # whom no bench asks for anything
+            kernel_log=KernelLog("/dev/null"),
         )
 
     def _told_closed(self, name: str) -> Awaitable[None]:
