@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from immud import log
@@ -17,7 +17,7 @@ from immud.bus import names
 from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
-from immud.tomb import drive, report
+from immud.tomb import report
 from immud.tomb.announce import Place
 from immud.tomb.asking import Asked, Asking, patience
 from immud.tomb.machine import (
@@ -25,19 +25,15 @@ from immud.tomb.machine import (
     OPENING,
     Action,
     CloseAsked,
-    Done,
     Event,
-    Failed,
-    Found,
     Life,
     Missing,
     OpenAsked,
-    Seen,
     step,
 )
-from immud.tomb.match import candidates, key_drives, waits
 from immud.tomb.nesting import Nest
-from immud.tomb.remote import is_remote
+from immud.tomb.sight import Sight
+from immud.tomb.underway import Ended, UnderWay
 from immud.tomb.vigil import Vigil
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
@@ -49,14 +45,6 @@ Told = Callable[[str], Awaitable[None] | None]
 
 class Look:
     """Some device or mount changed: see what that means for this tomb."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A work ended; heard only while that work is the one under way."""
-
-    work: "asyncio.Task[None]"
-    event: Done | Failed
 
 
 class Owner:
@@ -82,15 +70,13 @@ class Owner:
         # Whether what an earlier daemon left is taken over, and `life` is so.
         self.known = False
         self._life = Life(auto_open=config.auto_open)
-        self._device: Device | None = None
+        self._sight = Sight(config)
         self._mapper = ""
         self.node = ""
         self._vigil = Vigil(changed)
-        self._devices: dict[str, Device] = {}
         self._inbox: asyncio.Queue[Look | Asked | Ended | Event] = asyncio.Queue()
         self._due = False
-        self._work: asyncio.Task[None] | None = None
-        self._reason: ImmudError | None = None
+        self._under_way = UnderWay(config.name, self._inbox.put_nowait)
         self._passphrase: bytes | None = None
         self._force = 0.0
         self._read_only = False
@@ -102,7 +88,7 @@ class Owner:
             self.path,
             jobs,
             life=lambda: self._life,
-            reason=lambda: self._reason,
+            reason=lambda: self._under_way.reason,
             put=self._inbox.put_nowait,
         )
 
@@ -116,7 +102,7 @@ class Owner:
 
     @property
     def view(self) -> TombView:
-        life, device = self._life, self._shown()
+        life, device = self._life, self._sight.shown(self._life)
         return TombView(
             name=self.config.name,
             state=life.state,
@@ -132,16 +118,11 @@ class Owner:
             read_only=self._vigil.health.read_only,
         )
 
-    def _shown(self) -> Device | None:
-        if self._life.state in (TombState.ABSENT, TombState.LOST, TombState.AMBIGUOUS):
-            return None
-        return self._devices.get(self._life.device) or self._device
-
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
         return (
             *report.problems(
-                self.config, self._life, self.volume, self._devices, self._vigil.health
+                self.config, self._life, self.volume, self._sight.devices, self._vigil.health
             ),
             *self._works.fallback.problems(is_open=self._life.state is TombState.OPEN),
         )
@@ -169,7 +150,7 @@ class Owner:
 
     def start(self, devices: Mapping[str, Device]) -> None:
         """Find what is there, take it over as it is, and go on from it."""
-        self._devices = dict(devices)
+        self._sight.devices = dict(devices)
         self._works.fallback.ensure()
         self._task = asyncio.get_running_loop().create_task(
             self._own(), name=f"tomb {self.config.name}"
@@ -177,7 +158,7 @@ class Owner:
 
     def look(self, devices: Mapping[str, Device]) -> None:
         """These are the devices now; and the mount table may be another."""
-        self._devices = dict(devices)
+        self._sight.devices = dict(devices)
         # A thousand drives at once are one look, and not a thousand.
         if not self._due:
             self._due = True
@@ -237,13 +218,15 @@ class Owner:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        await self._stop_work()
+        await self._under_way.stop()
         self._vigil.stop()
         self._asking.cancel()
         await self.leave()
 
     async def _own(self) -> None:
-        await self._take(self._found())
+        found = self._sight.found(self.volume)
+        self._works.nest.settle()
+        await self._take(found)
         self.known = True
         self._changed()
         while True:
@@ -258,8 +241,7 @@ class Owner:
         if isinstance(item, Asked):
             await self._take_asked(item)
         elif isinstance(item, Ended):
-            if item.work is self._work:
-                self._work = None
+            if self._under_way.over(item):
                 await self._take(item.event)
         elif isinstance(item, Look):
             self._due = False
@@ -317,37 +299,16 @@ class Owner:
 
     async def _look(self) -> None:
         """Ask the kernel what the hints amount to."""
-        keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
-        used = None if self._life.state in IDLE else self._device
-        lost = used is not None and self._gone(used)
-        waiting = waits(self.config, self._devices.values())
-        if lost or (keys, waiting) != (self._life.candidates, self._life.waits):
-            await self._take(Seen(keys, lost, waiting))
+        seen = self._sight.seen(self._life)
+        if seen.lost or (seen.candidates, seen.waits) != (self._life.candidates, self._life.waits):
+            await self._take(seen)
         elif self._life.state is TombState.OPEN and not self.volume.state().mounted:
             again = not self._leaving and self._works.nest.uprooted()
             await self._take(Missing(again))
 
-    def _gone(self, device: Device) -> bool:
-        # A drive on the network stays in sysfs when its server is gone: then it is not told of.
-        told = device.key in self._devices or not is_remote(device)
-        return not told or not drive.alive(device.number, device.diskseq)
-
-    def _found(self) -> Found:
-        """What an earlier run of the daemon left: open tombs stay open."""
-        keys = tuple(d.key for d in candidates(self.config, self._devices.values()))
-        state = self.volume.state()
-        live = [m for m in state.mappings if self.volume.base(m)]
-        mapping = state.mounted or next(iter(live), None)
-        device = self.volume.device(mapping) if mapping else None
-        self._device = device
-        self._works.nest.settle()
-        key = device.key if device else ""
-        waiting = waits(self.config, self._devices.values())
-        return Found(keys, key, bool(state.mappings), bool(state.mounted), waiting)
-
     async def _act(self, action: Action) -> None:
         if action is Action.STOP:
-            await self._stop_work()
+            await self._under_way.stop()
         elif action is Action.OPENED:
             await self._tell(self._on_open)
         elif action is Action.CLOSED:
@@ -364,35 +325,8 @@ class Owner:
 
     def _begin(self, action: Action) -> None:
         if action is not Action.PURGE:
-            self._device = self._devices.get(self._life.device) or self._device
-        if action in (Action.UNLOCK, Action.UNMOUNT):
-            self._reason = None
-        work = asyncio.get_running_loop().create_task(
-            self._perform(action), name=f"{action} tomb {self.config.name}"
-        )
-        self._work = work
-        work.add_done_callback(self._end)
-
-    def _end(self, work: "asyncio.Task[None]") -> None:
-        if work.cancelled():
-            return
-        error = work.exception()
-        event: Done | Failed = Done()
-        if error is not None:
-            if isinstance(error, ImmudError):
-                self._reason = error
-            else:
-                # A defect of ours, or an errno nobody thought of: the journal gets it all.
-                self._log.defect(f"A work of tomb {self.config.name} failed.", error)
-                self._reason = ImmudError(f"{type(error).__name__}: {error}")
-            event = Failed(str(self._reason))
-        self._inbox.put_nowait(Ended(work, event))
-
-    async def _stop_work(self) -> None:
-        work, self._work = self._work, None
-        if work and not work.done():
-            work.cancel()
-            await asyncio.wait((work,))
+            self._sight.use(self._life)
+        self._under_way.begin(action, self._perform(action))
 
     async def _perform(self, action: Action) -> None:
         if action is Action.UNMOUNT:
@@ -404,8 +338,8 @@ class Owner:
         for holder in await self._works.perform(
             action,
             Order(
-                *(self._device, passphrase, self._force, self._read_only),
-                key_drive=self._key_drive(),
+                *(self._sight.used, passphrase, self._force, self._read_only),
+                key_drive=self._sight.key_drive(),
             ),
             self._asking.progress,
         ):
@@ -413,11 +347,6 @@ class Owner:
                 f"Ended {holder.command} (pid {holder.pid}, {holder.unit or 'no unit'}): "
                 f"it held {pulled}tomb {self.config.name} ({holder.how}).",
             )
-
-    def _key_drive(self) -> Device | None:
-        """The drive with the key, where exactly one answers to its place."""
-        found = key_drives(self.config, self._devices.values())
-        return found[0] if len(found) == 1 else None
 
     async def _say_farewell(self) -> None:
         """Units that hooked themselves to the open tomb stop first, and are not in the way.
@@ -444,7 +373,8 @@ class Owner:
         if not self.idle:
             self._works.fallback.heed(config)
             return False
-        self.config, self._works = config, works
+        self.config = self._sight.config = config
+        self._works = works
         works.fallback.ensure()
         self._life = replace(self._life, auto_open=config.auto_open)
         self._inbox.put_nowait(Look())
