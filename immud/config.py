@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from immud import claims, rules
+from immud import claims, contradictions, rules
 from immud.early.inputs import DROPINS, files
 from immud.early.plan import KINDS, Row
 from immud.errors import ConfigError
 from immud.layout import TABLES
 from immud.model import Config, TombConfig, Tripwire
-from immud.rules import Wrong, within
+from immud.rules import Wrong
 from immud.toml import BARE, Key, parse
 
 Rule = Callable[[Any], Any]
@@ -234,13 +234,17 @@ class _Merge:
         """Everything merged, its contradictions noted among the errors."""
         rows = self.merged_rows()
         tombs = tuple(TombConfig(name, **keys) for name, keys in self.tombs.items())
-        self.compare_rows(rows)
-        self.compare_tombs(tombs, rows)
-        self.compare_sources(rows)
         names = ("usr", "etc", "var")
         sources = {name: self.values.get((name, "source"), f"/{name}") for name in names}
-        tombs, wrongs = claims.nested(tombs)
-        for key, text in (*wrongs, *claims.of_binds(tombs, rows, sources)):
+        self.require_identifiers(tombs)
+        nested, wrongs = claims.nested(tombs)
+        for key, text in (
+            *contradictions.of_rows(rows, self.rows),
+            *contradictions.of_tombs(tombs, rows, self.places),
+            *contradictions.of_sources(sources, rows),
+            *wrongs,
+            *claims.of_binds(nested, rows, sources),
+        ):
             self.wrong(self.given(*key), text)
         defaults = Config()
         get = self.values.get
@@ -252,7 +256,7 @@ class _Merge:
             wait=get(("boot", "wait"), defaults.wait),
             hold_back=get(("boot", "hold_back"), defaults.hold_back),
             rows=rows,
-            tombs=tombs,
+            tombs=nested,
             log_level=get(("log", "level"), defaults.log_level),
             tripwire=Tripwire(
                 get(("tripwire", "default"), defaults.tripwire.default),
@@ -302,121 +306,12 @@ class _Merge:
             length -= 1
         return key[:length]
 
-    def compare_rows(self, rows: tuple[Row, ...]) -> None:
-        """No row is inside another, and no two lead to one directory."""
-        for at, row in enumerate(rows):
-            for other in rows[:at]:
-                late, early = (row, other) if row.path in self.rows else (other, row)
-                key = self.given("links", late.path)
-                if within(row.path, other.path) or within(other.path, row.path):
-                    self.wrong(key, f"and {early.path} are one inside the other; drop one of them")
-                elif within(row.directory, other.directory) or within(
-                    other.directory, row.directory
-                ):
-                    self.wrong(
-                        self.given("links", late.path, "target"),
-                        f"leads to {late.directory}, and {early.path} to {early.directory}; "
-                        "give each a directory of its own",
-                    )
-
-    def compare_tombs(self, tombs: tuple[TombConfig, ...], rows: tuple[Row, ...]) -> None:
-        """Each tomb can be recognised, and each has a place of its own below /var."""
-        for at, tomb in enumerate(tombs):
+    def require_identifiers(self, tombs: tuple[TombConfig, ...]) -> None:
+        """Something says of each tomb which volume it is, or would, were it not for a mistake."""
+        for tomb in tombs:
             given = any(("tomb", tomb.name, name) in self.places for name in IDENTIFIERS)
             table = dotted(("tomb", tomb.name, ""))[:-2]
             if not given and not any(error.key.startswith(table) for error in self.errors):
                 names = ", ".join(IDENTIFIERS[:-1])
                 text = f"nothing says which volume it is; give it {names} or {IDENTIFIERS[-1]}"
                 self.wrong(("tomb", tomb.name), text)
-            if not tomb.encrypted:
-                self.compare_plain(tomb)
-            if tomb.uuid and len(tomb.uuid) < 36 and not tomb.file:
-                self.wrong(
-                    ("tomb", tomb.name, "uuid"),
-                    f'is "{tomb.uuid}", which no LUKS volume has; if the tomb is a file on that '
-                    'drive, give file = "PATH" as well',
-                )
-            if tomb.key.startswith("drive:") and not tomb.file:
-                self.wrong(
-                    ("tomb", tomb.name, "key"),
-                    f'is "{tomb.key}", and the drive itself is the tomb: its key is on another '
-                    "one; name that, or give the tomb a file",
-                )
-            mount = self.given("tomb", tomb.name, "mount")
-            try:
-                rules.below_var(tomb.mount)
-            except Wrong as error:
-                self.wrong(mount, str(error))
-                continue
-            for row in rows:
-                if row.directory != tomb.mount and within(row.directory, tomb.mount):
-                    self.wrong(
-                        mount,
-                        f"{tomb.mount} would hide {row.directory}, where "
-                        f"{row.path} leads; mount it elsewhere below /var",
-                    )
-            for other in tombs[:at]:
-                if tomb.mount == other.mount:
-                    self.wrong(
-                        mount,
-                        f"{tomb.mount} is where tomb {other.name} goes already; "
-                        "give each a directory of its own",
-                    )
-                if tomb.uuid and (tomb.uuid, tomb.file) == (other.uuid, other.file):
-                    self.wrong(
-                        ("tomb", tomb.name, "uuid"), f"is the volume of tomb {other.name} already"
-                    )
-
-    def compare_plain(self, tomb: TombConfig) -> None:
-        """A tomb without encryption is one file system, and nothing has to be unlocked."""
-        key = ("tomb", tomb.name, "encrypted")
-        if not tomb.uuid:
-            text = "is false, which is said of one file system and no other; give its uuid as well"
-            self.wrong(key, text)
-        for name in ("key", "file"):
-            if ("tomb", tomb.name, name) in self.places:
-                self.wrong(key, f"is false, and {name} is for an encrypted tomb; drop one of them")
-
-    def compare_sources(self, rows: tuple[Row, ...]) -> None:
-        """No source is hidden by what immud puts in its way, or is another's."""
-        sources = {
-            name: self.values.get((name, "source"), f"/{name}") for name in ("usr", "etc", "var")
-        }
-        for at, (name, source) in enumerate(sources.items()):
-            if source == f"/{name}":
-                continue
-            for cover in ("/usr", "/etc", "/var"):
-                covered = cover != "/var" or sources["var"] != "/var" or source == "/var"
-                if covered and within(source, cover):
-                    self.wrong(
-                        (name, "source"),
-                        f'is "{source}", inside {cover}, which something '
-                        "else is put over; it has to be elsewhere",
-                    )
-            for row in rows:
-                if within(source, row.path):
-                    real = row.directory + source.removeprefix(row.path)
-                    self.wrong(
-                        (name, "source"),
-                        f'is "{source}", behind the link at {row.path}; write "{real}"',
-                    )
-            for other in list(sources)[:at]:
-                if _overlap(source, sources[other]) and sources[other] != f"/{other}":
-                    self.wrong(
-                        (name, "source"),
-                        f'is "{source}", and {other}.source is '
-                        f'"{sources[other]}": one inside the other; give each its own',
-                    )
-
-
-def _overlap(one: str, two: str) -> bool:
-    """Do two sources name one tree, or a tree and a part of it?"""
-
-    def split(source: str) -> tuple[str, str]:
-        if source.startswith("/"):
-            return "", source
-        device, _, path = source.partition(":")
-        return device, path or "/"
-
-    (device, path), (other_device, other_path) = split(one), split(two)
-    return device == other_device and (within(path, other_path) or within(other_path, path))
