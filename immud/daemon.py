@@ -16,14 +16,14 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
-from immud import log
+from immud import ending, log
 from immud.bus.adapter import Connection
 from immud.bus.link import Link
 from immud.child import in_child
 from immud.companions import Companions
 from immud.compile import compile_plan, write_plan
 from immud.config import examine
-from immud.early import facts, logins, namespaces, notify, pid1
+from immud.early import facts, logins, namespaces, notify
 from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
@@ -56,9 +56,6 @@ from immud.watch.table import Reading
 from immud.watch.udev import UdevWatch
 
 MANAGER_PATH = "/org/immud1"
-# While the system stops, systemd is told this often, and so many times, that there is more to do:
-# for ten minutes at most. Who says nothing for as long as TimeoutStopSec= is killed.
-AT_WORK, SILENCE, TIMES = 10.0, 30.0, 60
 # Seconds between attempts to make / read-only after a process had a file open for writing.
 RETRIES = (1, 2, 4, 8, 15, 30, 60, 120, 300)
 
@@ -358,9 +355,9 @@ class Daemon:
         self._stopping = True
         notify.stopping("Stopping")
         self._notify()
-        stops = await _system_stops()
+        stops = await ending.system_stops()
         if stops:
-            tasks.append(asyncio.create_task(_take_time(), name="time to stop"))
+            tasks.append(asyncio.create_task(ending.take_time(), name="time to stop"))
             await self._companions.system_stops()
         await self._tombs.stop(close=stops)
         await self._companions.close(finish=stops)
@@ -379,21 +376,6 @@ class Daemon:
         if seconds := notify.watchdog_interval():
             notify.watchdog()
             asyncio.get_running_loop().call_later(seconds, self._watchdog)
-
-
-async def _take_time() -> None:
-    """A slow stick with much to write takes minutes to be unmounted."""
-    for _ in range(TIMES):
-        notify.more_time(SILENCE)
-        await asyncio.sleep(AT_WORK)
-
-
-async def _system_stops() -> bool:
-    """Whether the whole system is on its way down, and not just this service."""
-    try:
-        return bool(await in_child(pid1.system_state, timeout=5) == "stopping")
-    except (ImmudError, OSError, RuntimeError):
-        return False
 
 
 def _configuration() -> tuple[Config, tuple[Problem, ...]]:
