@@ -10,4 +10,5 @@ pytest_plugins = [
     "tests.support.limits",
     "tests.support.leaks",
     "tests.support.fixtures",
+    "tests.support.lanes",
 ]

@@ -69,18 +69,18 @@ def entry(kind: str, key: str, what: str, build: Callable[[Path], None]) -> Path
     return place
 
 
+_OWN = ROOT / "scratch" / str(os.getpid())
+
+
 def scratch() -> Path:
-    """Where disks that live for one test go: on the cache's own file system."""
-    place = ROOT / "scratch"
+    """Where this process's disks that live for one test go: on the cache's own file system."""
+    place = _OWN
     place.mkdir(parents=True, exist_ok=True)
     return place
 
 
 def sweep() -> None:
-    """Remove what killed runs left in the scratch directory: nothing there is used for a day."""
-    for left in scratch().iterdir():
+    """Remove what earlier runs left in the scratch directory: none takes a day."""
+    for left in scratch().parent.iterdir():
         if time.time() - left.stat().st_mtime > 86400:
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            shutil.rmtree(left, ignore_errors=True)

@@ -17,6 +17,7 @@ from tests.support import cache, image, machines, stages
 from tests.support.container import Container
 from tests.support.drive import Drive, luks
 from tests.support.image import Image
+from tests.support.limits import tier_of
 from tests.support.machines import HOME_UUID
 from tests.support.vm import VM, booted
 
@@ -125,10 +126,11 @@ def _only_root() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _announce_stages(request: pytest.FixtureRequest) -> None:
     """Long parts are told on the terminal although pytest captures."""
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
     capture = request.config.pluginmanager.get_plugin("capturemanager")
-    assert reporter, "pytest runs with a terminal reporter"
     assert capture, "pytest runs with a capture manager"
+    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return  # a worker of pytest-xdist has no terminal
 
     def announce(text: str) -> None:
         with capture.global_and_fixture_disabled():
@@ -144,8 +146,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                parts = Path(report.nodeid.partition("::")[0]).parts
-                tier = parts[1] if len(parts) > 1 else parts[0]
+                tier = tier_of(Path(report.nodeid.partition("::")[0]))
                 count, seconds = spent.get(tier, (0, 0.0))
                 spent[tier] = (count + (report.when == "call"), seconds + report.duration)
     terminalreporter.section("time")

@@ -180,8 +180,3 @@ def _derive(below: Image, aside: Path) -> None:
     below.disk.copy(aside / "disk.ext4")
     os.link(below.kernel, aside / "vmlinuz")
     os.link(below.initrd, aside / "initrd.img")
-
-
-if __name__ == "__main__":
-    for each in BY_SUITE:
-        base(each)

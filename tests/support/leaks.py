@@ -1,11 +1,10 @@
 """pytest plugin: a test that leaves a process, a mount or a loop device behind fails.
 
-Only what this run made counts: processes are the descendants of pytest, and loop devices those
-on files of the cache or of the test's own temporary directory.
+Only what this process made counts, since others may be at work beside it: its descendants, and
+loop devices on files below its temporary directory or its part of the cache's scratch directory.
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,33 +53,33 @@ def mounts() -> set[str]:
     return {f"mount {line.split()[0]} at {line.split()[4]}" for line in lines}
 
 
-def loops() -> set[str]:
-    """The loop devices on files of ours."""
-    ours = (str(cache.ROOT), tempfile.gettempdir())
+def loops(*places: Path) -> set[str]:
+    """The loop devices on files below `places`."""
     found = set()
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             file = backing.read_text().strip()
         except OSError:
             continue
-        if file.startswith(ours):
+        if any(Path(file).is_relative_to(place) for place in places):
             found.add(f"loop device {backing.parts[3]} on {file}")
     return found
 
 
-def _all(*, with_loops: bool) -> set[str]:
-    return processes() | mounts() | (loops() if with_loops else set())
-
-
 @pytest.fixture(autouse=True)
-def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_left(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
     """Compare before and after; a little patience, since the kernel frees some things later."""
-    # Loop devices are the whole machine's: another run's may come meanwhile, in CI there is none.
-    with_loops = bool(os.environ.get("CI"))
-    before = _all(with_loops=with_loops)
+    places = (cache.scratch(), tmp_path_factory.getbasetemp())
+
+    def everything() -> set[str]:
+        return processes() | mounts() | loops(*places)
+
+    before = everything()
     yield
     until = time.monotonic() + PATIENCE
-    while left := _all(with_loops=with_loops) - before:
+    while left := everything() - before:
         if time.monotonic() > until:
             pytest.fail(f"{request.node.nodeid} left behind: {', '.join(sorted(left))}")
         time.sleep(0.02)

@@ -10,6 +10,7 @@ import faulthandler
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -25,9 +26,9 @@ class Overdue(HarnessError):
     """The test has used up its time."""
 
 
-def tier(item: pytest.Item) -> str:
-    """The directory below tests/ the test is in."""
-    parts = item.path.parts
+def tier_of(file: Path) -> str:
+    """The directory below tests/ that `file` is in."""
+    parts = file.parts
     return parts[len(parts) - 1 - parts[::-1].index("tests") + 1]
 
 
@@ -38,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @contextlib.contextmanager
 def _limited(item: pytest.Item, phase: str) -> Iterator[None]:
     marker = item.get_closest_marker("limit")
-    seconds = float(marker.args[0]) if marker else LIMITS[tier(item)]
+    seconds = float(marker.args[0]) if marker else LIMITS[tier_of(item.path)]
 
     def over(_number: int, _frame: FrameType | None) -> None:
         if stages.running():

@@ -10,6 +10,7 @@ from tests.support.container import Container, prepared
 from tests.support.disk import discard, temporary_copy
 from tests.support.drive import PASSPHRASE
 from tests.support.image import Image
+from tests.support.vm import booted
 
 HOME_UUID = "6d6d7564-0000-4000-8000-686f6d650001"
 """The LUKS UUID of the drive that `with_tomb` knows."""
@@ -45,6 +46,13 @@ def usr_image(of: Image, path: Path) -> Path:
     return path
 
 
+def make_ahead() -> None:
+    """Build what the tests are going to ask for, in the order in which they do."""
+    booted(with_tomb(), "tomb-trixie")
+    booted(image.installed(), "installed-trixie")
+    adopted(image.installed("bookworm"))
+
+
 def _adopt(container: Container) -> None:
     container.run("immud", "adopt")
     container.run("immud", "enable")
@@ -56,3 +64,7 @@ def _configure_tomb(container: Container) -> None:
     table = f'[tomb.home]\nuuid = "{HOME_UUID}"\nkey = "/etc/immud/keys/home"\n'
     container.run("sh", "-c", "cat >/etc/immud/immud.toml", input=table)
     container.run("immud", "enable")
+
+
+if __name__ == "__main__":
+    make_ahead()
