@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.drive import Drive
+from tests.support.guest import BOOT_LIMIT
 from tests.support.image import Image
 from tests.support.lossy import Disk
 from tests.support.process import HarnessError, run
-from tests.support.vm import BOOT_LIMIT, VM, State
+from tests.support.vm import VM, State
 
 ROOT = "root"
 PROMPT = "debian login: "

@@ -1,16 +1,26 @@
-"""What is run in a virtual machine to take the time there; see `VM.stopwatch`."""
+"""What is run in a virtual machine to take the time there; see `Guest.stopwatch`."""
 
-# Prints, as one line of JSON, when the kernel announced a block device (`add`, or `remove`) and
-# when the wish was first met (`mounted`, `gone`, `nothing`): CLOCK_MONOTONIC, seconds. Nothing is
-# left when the mount is gone and there is neither a mapping nor a loop device with a file.
+# Prints, as one line of JSON, when the kernel announced a drive (`add`, or `remove`), when udev
+# told of it (`told`) and when the wish was first met (`mounted`, `gone`, `nothing`):
+# CLOCK_MONOTONIC, seconds. Nothing is left when the mount is gone and there is neither a mapping
+# nor a loop device with a file. Of udev's messages the kernel lets only those through that have
+# the tag of systemd's, as every block device that udev knows has it, and no forged one here.
 STOPWATCH = """
-import glob, json, os, select, socket, sys, time
+import glob, json, os, re, select, socket, sys, time
+import pyudev
 where, wish, limit = sys.argv[1], sys.argv[2], float(sys.argv[3])
-events = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15)  # NETLINK_KOBJECT_UEVENT
-events.bind((0, 1))
-table = open("/proc/self/mountinfo")
+monitors = {source: pyudev.Monitor.from_netlink(pyudev.Context(), source)
+            for source in ("kernel", "udev")}
+monitors["udev"].filter_by_tag("systemd")
 poll = select.poll()
-poll.register(events, select.POLLIN)
+events = {}
+for source, monitor in monitors.items():
+    monitor.filter_by("block")
+    monitor.set_receive_buffer_size(64 << 20)
+    monitor.start()
+    poll.register(monitor.fileno(), select.POLLIN)
+    events[monitor.fileno()] = source
+table = open("/proc/self/mountinfo")
 poll.register(table, select.POLLERR | select.POLLPRI)
 def met():
     table.seek(0)
@@ -26,10 +36,11 @@ open("/run/stopwatch", "w").close()
 while wish not in seen and time.monotonic() < until:
     ready = [fd for fd, _ in poll.poll(pause)]
     now = time.monotonic()
-    if events.fileno() in ready:
-        fields = events.recv(16384).decode(errors="replace").split(chr(0))
-        if "SUBSYSTEM=block" in fields:
-            seen.setdefault(fields[0].partition("@")[0], now)
+    for fd in events.keys() & set(ready):
+        data = os.read(fd, 16384)
+        if re.search(rb"DEVNAME=(/dev/)?sd[a-z]\\0", data):
+            action = re.search(rb"ACTION=([a-z]*)", data)[1].decode()
+            seen.setdefault(action if events[fd] == "kernel" else "told", now)
     if (table.fileno() in ready or wish == "nothing") and met():
         seen[wish] = time.monotonic()
 os.unlink("/run/stopwatch")
