@@ -46,6 +46,7 @@ from immud.state import Layout, attest, overall
 from immud.systemd import Systemd
 from immud.telling import Telling
 from immud.tomb.managers import UserManagers
+from immud.tomb.match import names
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
 from immud.watch.devices import DeviceEvent
@@ -215,6 +216,7 @@ class Daemon:
         if os.path.exists(PLAN_PATH):
             write_plan(compile_plan(config))
         self._tombs.reload(config.tombs)
+        self._udev.want(names(config.tombs))
         self.refresh()
 
     async def _retry_root(self) -> None:
@@ -328,7 +330,7 @@ class Daemon:
         self._watchdog()
         held = logins.held()
         self._layout = self._look()
-        self._udev.start()
+        self._udev.start(names(self.config.tombs))
         self._tombs.start()
         self._mounts.start()
         self._system.start()

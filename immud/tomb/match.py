@@ -74,6 +74,16 @@ def key_place(config: TombConfig) -> KeyPlace | None:
     return KeyPlace(found[1], found[2], found[3]) if found else None
 
 
+def names(configs: Iterable[TombConfig]) -> frozenset[str]:
+    """All by which the drives of these tombs, and those with their keys, are known."""
+    found = set()
+    for config in configs:
+        place = key_place(config)
+        found |= {config.uuid, config.label, config.partuuid, config.serial}
+        found |= {place.value} if place else set()
+    return frozenset(filter(None, found))
+
+
 def key_drives(config: TombConfig, devices: Iterable[Device]) -> tuple[Device, ...]:
     """The drives that answer to the place of its key, where that names one."""
     place = key_place(config)

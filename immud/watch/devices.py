@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+# All but what udev leaves as it is in every property.
+_STRANGE = re.compile(r"[^0-9A-Za-z#+\-.:=@_]+")
 _ENCODED = re.compile(rb"\\x([0-9a-fA-F]{2})")
 
 
@@ -17,14 +19,13 @@ class Device:
 
     `number` is `major:minor`; `diskseq` tells one plug of a drive from the
     next (block(7) of sysfs, since Linux 5.15); `disk` is the path in sysfs of
-    the whole disk, its own where it is one; `bus` is `usb`, `ata`, `nvme` ...
+    the whole disk, its own where it is one.
     """
 
     devpath: str
     devnode: str
     number: str
     diskseq: str = ""
-    fs_usage: str = ""
     fs_type: str = ""
     uuid: str = ""
     label: str = ""
@@ -33,13 +34,18 @@ class Device:
     serial: str = ""
     serial_short: str = ""
     disk: str = ""
-    bus: str = ""
-    removable: bool = False
 
     @property
     def key(self) -> str:
         """What one plug of one device is known by: the path alone is used again."""
         return f"{self.devpath}#{self.diskseq}"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What a configuration may know it by, in lower case."""
+        of_what_is_on_it = (self.uuid, self.label, self.partuuid, self.partlabel)
+        given = (*of_what_is_on_it, self.serial, self.serial_short)
+        return frozenset(name.lower() for name in given if name)
 
 
 class What(StrEnum):
@@ -58,7 +64,7 @@ class DeviceEvent:
     device: Device
 
 
-def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = False) -> Device:
+def describe(devpath: str, properties: Mapping[str, str]) -> Device:
     """The device of an entry in udev's database."""
     get = properties.get
     whole = get("DEVTYPE") != "partition"
@@ -67,7 +73,6 @@ def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = F
         devnode=get("DEVNAME", ""),
         number=f"{get('MAJOR', '0')}:{get('MINOR', '0')}",
         diskseq=get("DISKSEQ", ""),
-        fs_usage=get("ID_FS_USAGE", ""),
         fs_type=get("ID_FS_TYPE", ""),
         uuid=get("ID_FS_UUID", ""),
         label=decoded(get("ID_FS_LABEL_ENC", "")) or get("ID_FS_LABEL", ""),
@@ -76,8 +81,6 @@ def describe(devpath: str, properties: Mapping[str, str], *, removable: bool = F
         serial=get("ID_SERIAL", ""),
         serial_short=get("ID_SERIAL_SHORT", ""),
         disk=devpath if whole else devpath.rpartition("/")[0],
-        bus=get("ID_BUS", ""),
-        removable=removable,
     )
 
 
@@ -90,6 +93,18 @@ def decoded(text: str) -> str:
         lambda match: bytes((int(match[1], 16),)), text.encode(errors="surrogateescape")
     )
     return raw.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def mention(names: Iterable[str]) -> re.Pattern[bytes]:
+    """What is found in every event, in lower case, of a device that has one of these names.
+
+    It may be found in others too: how udev writes a character that is not plain is left open.
+    """
+    found = (
+        b"[^\0]*".join(re.escape(plain.lower()).encode() for plain in _STRANGE.split(name))
+        for name in names
+    )
+    return re.compile(b"=(?:" + (b"|".join(found) or b"(?!)") + b")\0")
 
 
 def usable(properties: Mapping[str, str], *, initialized: bool, sectors: str) -> bool:
@@ -112,6 +127,9 @@ class Inventory:
     @property
     def devices(self) -> tuple[Device, ...]:
         return tuple(self._devices.values())
+
+    def __contains__(self, devpath: str) -> bool:
+        return devpath in self._devices
 
     def seen(self, device: Device) -> tuple[DeviceEvent, ...]:
         """`device` is there as described."""

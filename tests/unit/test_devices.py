@@ -3,12 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from immud.model import TombConfig
-from immud.tomb.match import answers, candidates
-from immud.watch.devices import Device, DeviceEvent, Inventory, What, decoded, describe, usable
+from immud.tomb.match import answers, candidates, names
+from immud.watch.devices import (
+    Device,
+    DeviceEvent,
+    Inventory,
+    What,
+    decoded,
+    describe,
+    mention,
+    usable,
+)
 
 PROPERTIES = {
     "DEVNAME": "/dev/sdb1",
@@ -27,7 +36,7 @@ PROPERTIES = {
     "ID_SERIAL_SHORT": "SER0",
 }
 PATH = "/devices/pci/usb/block/sdb/sdb1"
-DEVICE = describe(PATH, PROPERTIES, removable=True)
+DEVICE = describe(PATH, PROPERTIES)
 
 
 def test_described_as_udev_has_it() -> None:
@@ -36,7 +45,6 @@ def test_described_as_udev_has_it() -> None:
         devnode="/dev/sdb1",
         number="8:17",
         diskseq="13",
-        fs_usage="crypto",
         fs_type="crypto_LUKS",
         uuid="231a3245-7e31-48ce-8c20-7dbc886ac808",
         label="my tomb",
@@ -44,8 +52,6 @@ def test_described_as_udev_has_it() -> None:
         serial="Stick_SER0",
         serial_short="SER0",
         disk="/devices/pci/usb/block/sdb",
-        bus="usb",
-        removable=True,
     )
     assert expected == DEVICE
     assert describe("/devices/x/sdb", {**PROPERTIES, "DEVTYPE": "disk"}).disk == "/devices/x/sdb"
@@ -143,7 +149,7 @@ def test_only_luks_volumes_answer() -> None:
 
 
 def test_a_plain_drive_is_a_tomb_only_where_its_own_uuid_is_said_to_be() -> None:
-    plain = replace(DEVICE, fs_usage="filesystem", fs_type="ext4")
+    plain = replace(DEVICE, fs_type="ext4")
     config = TombConfig("home", uuid=DEVICE.uuid, encrypted=False)
     assert answers(config, plain)
     assert not answers(config, DEVICE), "it is encrypted, and was said not to be"
@@ -157,3 +163,48 @@ def test_a_twin_is_a_second_candidate() -> None:
     config = TombConfig("home", label="my tomb")
     assert candidates(config, (DEVICE, twin)) == candidates(config, (twin, DEVICE))
     assert len(candidates(config, (DEVICE, twin))) == 2
+
+
+def encoded(text: str) -> str:
+    """A label as udev has it in a property that ends in _ENC."""
+    plain = "#+-.:=@_"
+    return "".join(
+        c if c.isalnum() or c in plain else "".join(f"\\x{byte:02x}" for byte in c.encode())
+        for c in text
+    )
+
+
+@given(st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), min_size=1))
+@example("My Tomb")
+@example("\N{KELVIN SIGN}\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}")
+def test_what_has_a_name_is_never_overlooked(name: str) -> None:
+    config = TombConfig("home", label=name, mount="/var/home", absent="directory")
+    wanted = names([config])
+    event = f"libudev\0DEVPATH={PATH}\0ID_FS_LABEL_ENC={encoded(name)}\0MAJOR=8\0".encode()
+    assert mention(wanted).search(event.lower())
+    device = describe(PATH, {**PROPERTIES, "ID_FS_LABEL_ENC": encoded(name)})
+    assert answers(config, device)
+    assert not device.names.isdisjoint(name.lower() for name in wanted)
+
+
+def test_an_event_that_has_no_such_name_is_no_mention() -> None:
+    event = b"ID_FS_UUID=5F0E-4A0A\0ID_FS_LABEL_ENC=my\\x20tomb\0".lower()
+    assert mention(["5f0e-4a0a"]).search(event)
+    assert mention(["my tomb"]).search(event)
+    assert not mention(["5f0e"]).search(event)
+    assert not mention(["tomb"]).search(event)
+    assert not mention(()).search(event)
+
+
+def test_all_by_which_a_drive_and_that_with_its_key_are_known() -> None:
+    config = TombConfig(
+        "home",
+        uuid="A",
+        label="B",
+        partuuid="C",
+        serial="D",
+        key="PARTLABEL=keys:/home",
+        mount="/var/home",
+        absent="directory",
+    )
+    assert names([config]) == {"A", "B", "C", "D", "keys"}

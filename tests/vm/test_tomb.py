@@ -130,6 +130,14 @@ def test_known_by_another_name(vm: VM, drives: Callable[..., Drive], key: str) -
     wait_for(vm, "open")
 
 
+def test_plugged_in_before_it_was_configured(vm: VM, drives: Callable[..., Drive]) -> None:
+    drive = drives(label="not known yet")
+    vm.plug(drive)
+    vm.wait_until(f"udevadm settle; test -e /dev/disk/by-uuid/{drive.uuid}")
+    configure(vm, f'uuid = "{drive.uuid}"\n{KEY}')
+    wait_for(vm, "open")
+
+
 def test_of_two_that_answer_neither_is_opened(vm: VM, drives: Callable[..., Drive]) -> None:
     configure(vm, f'label = "twin"\nauto_open = false\n{KEY}')
     first, second = drives(label="twin"), drives(label="twin")
