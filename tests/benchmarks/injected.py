@@ -25,7 +25,7 @@ from tests.support.stages import announce
 from tests.support.uevents import message, volume
 from tests.support.vm import VM, booted
 
-RUNS = 7
+RUNS = 15
 EVENTS = 1000
 DISKS = EVENTS // 2
 
