@@ -65,12 +65,16 @@ class Declared:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition that systemd mounts at `where` because of its type (see immud.adopt.gpt)."""
+    """A partition that systemd mounts at `where` because of its type (see immud.adopt.gpt).
+
+    Not `mounted`: something is in that directory, and systemd leaves the partition alone.
+    """
 
     device: str
     disk: str
     number: int
     where: str = "/home"
+    mounted: bool = True
 
     @property
     def mend(self) -> str:

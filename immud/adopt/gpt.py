@@ -1,8 +1,9 @@
 """Partitions that systemd mounts because of their type alone: systemd-gpt-auto-generator(8).
 
 A line of fstab for the same path keeps it away, and once that names another path it no longer
-does: the generator mounts the partition at a link then, which ends in emergency mode. The
-partition's own flag, no-auto, keeps it away for good.
+does: the generator mounts the partition at a link then, which ends in emergency mode. As long as
+there is something in the directory, it does not; that may be the work of another system on
+the disk. The partition's own flag, no-auto, keeps it away for good.
 """
 
 import asyncio
@@ -48,4 +49,5 @@ def _found(listed: bytes | str) -> Iterator[Partition]:
         flags = int(device["partflags"] or "0x0", 16)
         if where and device["pkname"] in disks and not flags >> _NO_AUTO & 1:
             number = device.get("partn") or re.sub(r".*\D", "", device["path"])
-            yield Partition(device["path"], f"/dev/{device['pkname']}", int(number), where)
+            mounted = where in (device["mountpoints"] or ())
+            yield Partition(device["path"], f"/dev/{device['pkname']}", int(number), where, mounted)

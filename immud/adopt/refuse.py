@@ -52,10 +52,17 @@ def used_mount(path: str, users: tuple[str, ...]) -> None:
 
 def automatic(fact: RowFacts, partition: Partition) -> None:
     """Raise: it would be mounted at the link, and a boot that tries to ends in emergency mode."""
-    line = f"{partition.device} {partition.where} auto defaults 0 2"
+    where, device = partition.where, partition.device
+    if not partition.mounted:
+        raise OtherFileSystem(
+            f"systemd mounts {device} at {where} as soon as nothing is in that, because of its GPT "
+            f"type, and cannot at a link. Have it leave that partition alone: {partition.mend}; "
+            "then run this again"
+        )
+    line = f"{device} {where} auto defaults 0 2"
     asked = any(one.origin.startswith("/etc/fstab:") for one in fact.declared)
     raise OtherFileSystem(
-        f"systemd mounts {partition.device} at {partition.where} because of its GPT type, and "
+        f"systemd mounts {device} at {where} because of its GPT type, and "
         f"cannot at a link. Have it leave that partition alone: {partition.mend}; "
         + ("" if asked else f"write into /etc/fstab: {line}; run `systemctl daemon-reload`; ")
         + "then run this again"

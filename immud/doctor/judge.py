@@ -138,18 +138,18 @@ def _homes(seen: Seen) -> Iterator[Advice]:
 
 def _partitions(seen: Seen) -> Iterator[Advice]:
     for partition in seen.partitions:
+        where, mend = partition.where, f"{partition.mend}   # no-auto"
+        line = f"# in /etc/fstab: {partition.device} {where} auto defaults 0 2"
         yield Advice(
             Severity.ERROR,
             "gpt-home",
-            f"{partition.device} has the GPT type of what belongs at {partition.where}, and "
-            "systemd mounts it there without a line in fstab",
-            f"with {partition.where} as a link systemd refuses that, and every boot ends in "
-            "emergency mode",
-            (
-                f"{partition.mend}   # no-auto",
-                f"# in /etc/fstab: {partition.device} {partition.where} auto defaults 0 2",
-                f"systemctl daemon-reload; immud adopt {partition.where}",
-            ),
+            f"{partition.device} has the GPT type of what belongs at {where}, and systemd mounts "
+            "it there without a line in fstab"
+            + ("" if partition.mounted else f", as soon as nothing is in {where}"),
+            f"with {where} as a link systemd refuses that, and every boot ends in emergency mode",
+            (mend, line, f"systemctl daemon-reload; immud adopt {where}")
+            if partition.mounted
+            else (mend,),
         )
 
 

@@ -122,6 +122,11 @@ def test_the_directory_is_there_before_fstab_says_so() -> None:
             "GPT type.*sfdisk --part-attrs /dev/sda 3 GUID:63; then run this again",
         ),
         (
+            {"partition": Partition("/dev/sda3", "/dev/sda", 3, mounted=False), "declared": ()},
+            OtherFileSystem,
+            "as soon as nothing is in that.*sfdisk --part-attrs /dev/sda 3 GUID:63; then run",
+        ),
+        (
             {"partition": Partition("/dev/sda3", "/dev/sda", 3), "declared": ()},
             OtherFileSystem,
             "write into /etc/fstab: /dev/sda3 /home auto defaults 0 2; run `systemctl",
