@@ -27,6 +27,7 @@ OWN_VAR = {
     )
 }
 USUAL = {"immud.service": (f"After={CLONES}",), **OWN_VAR}
+SPARED = ("DefaultDependencies=no", "After=local-fs-pre.target")
 FSTAB_VAR = "UUID=11-22 /var ext4 defaults 0 2\n"
 
 
@@ -262,8 +263,41 @@ def test_the_file_system_that_holds_a_source_comes_first(machine: Machine) -> No
     machine.fstab("LABEL=d /data ext4\nLABEL=e /data/usr ext4\nLABEL=f /dat ext4\n")
     assert machine.generate() == {
         "immud.service": ("Wants=data.mount", f"After=data.mount {CLONES}"),
+        "data.mount": SPARED,
         **OWN_VAR,
     }
+
+
+def test_the_file_system_that_holds_usr_stays_to_the_end(machine: Machine) -> None:
+    machine.plan(usr="/var/data/deep/usr.erofs")
+    mine = "LABEL=d /var/data ext4 defaults 0 2\nLABEL=e /var/data/deep ext4 nofail\n"
+    machine.fstab(mine + "LABEL=f /var/data/deep/usr ext4 defaults 0 2\n")
+    made = machine.generate()
+    assert made["var-data.mount"] == made["var-data-deep.mount"] == SPARED
+    assert made["var-data-deep-usr.mount"] == ("After=immud.service",)
+
+
+@pytest.mark.parametrize(
+    ("spec", "device"),
+    [
+        ("LABEL=my\\040data", "dev-disk-by\\x2dlabel-my\\x5cx20data"),
+        ("UUID=11-22", "dev-disk-by\\x2duuid-11\\x2d22"),
+        ("/dev/sda3", "dev-sda3"),
+    ],
+)
+def test_nor_does_who_checked_it_take_it_along(machine: Machine, spec: str, device: str) -> None:
+    machine.write("usr/lib/systemd/system/systemd-fsck@.service", "[Unit]\nConflicts=x\nAfter=y\n")
+    machine.plan(usr="/data/usr.erofs")
+    machine.fstab(f"{spec} /data ext4 defaults 0 2\n")
+    assert machine.generate()["immud.service"][0] == "Wants=data.mount"
+    checker = machine.normal / f"systemd-fsck@{device}.service"
+    assert checker.read_text() == "[Unit]\nAfter=y\n[Service]\nSlice=system.slice\n"
+
+
+def test_so_does_a_var_of_fstab_that_holds_it(machine: Machine) -> None:
+    machine.plan(usr="/var/usr.erofs")
+    machine.fstab(FSTAB_VAR)
+    assert machine.generate()["var.mount"] == SPARED
 
 
 def test_a_source_on_a_file_system_below_var_waits_for_it_and_not_the_other_way(
@@ -272,7 +306,7 @@ def test_a_source_on_a_file_system_below_var_waits_for_it_and_not_the_other_way(
     machine.plan(usr="/var/data/usr.erofs")
     machine.fstab("LABEL=d /var/data ext4\n")
     made = machine.generate()
-    assert set(made) == {"immud.service", "var.mount"}
+    assert set(made) == {"immud.service", "var.mount", "var-data.mount"}
     assert "After=systemd-remount-fs.service" in made["var.mount"]
 
 
