@@ -10,5 +10,4 @@ pytest_plugins = [
     "tests.support.limits",
     "tests.support.leaks",
     "tests.support.fixtures",
-    "tests.support.lanes",
 ]

@@ -1,8 +1,8 @@
 """The test beds: disk images, containers, virtual machines and the drives plugged into them.
 
 Standard library only (`drive` needs Debian's python3-cryptography as well), because the
-demonstration runs on them too, with a bare python3. The pytest side is in `fixtures`, `limits`,
-`leaks` and `lanes`.
+demonstration runs on them too, with a bare python3. The pytest side is in `fixtures`, `limits`
+and `leaks`.
 
 - `image`: Debian disks, built once and cached; the package installed into them.
 - `disk`: one ext4 disk: copied, looked into and changed while nothing runs on it.

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import shutil
@@ -69,18 +70,30 @@ def entry(kind: str, key: str, what: str, build: Callable[[Path], None]) -> Path
     return place
 
 
-_OWN = ROOT / "scratch" / str(os.getpid())
+ROOM = 8 << 30
+"""Bytes that disks of one test take at most, with much to spare."""
+
+
+@functools.cache
+def _scratch() -> Path:
+    # A copy of a disk is three times as fast in memory, and a hundred tests begin with one.
+    memory = Path("/dev/shm")
+    free = shutil.disk_usage(memory).free if memory.is_dir() else 0
+    return (memory / "immud-tests" if free > ROOM else ROOT) / "scratch"
+
+
+_OWNER = os.getpid()
 
 
 def scratch() -> Path:
-    """Where this process's disks that live for one test go: on the cache's own file system."""
-    place = _OWN
+    """Where this process's disks go that live for one test: in memory, where there is room."""
+    place = _scratch() / str(_OWNER)
     place.mkdir(parents=True, exist_ok=True)
     return place
 
 
 def sweep() -> None:
-    """Remove what earlier runs left in the scratch directory: none takes a day."""
+    """Remove what killed runs left in the scratch directory."""
     for left in scratch().parent.iterdir():
-        if time.time() - left.stat().st_mtime > 86400:
+        if not Path("/proc", left.name).exists():
             shutil.rmtree(left, ignore_errors=True)

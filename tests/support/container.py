@@ -96,7 +96,7 @@ def prepared(
             container.boot()
             prepare(container)
             container.poweroff()
-            container.disk.path.rename(aside / "disk.ext4")
+            container.disk.copy(aside / "disk.ext4")
         os.link(below.kernel, aside / "vmlinuz")
         os.link(below.initrd, aside / "initrd.img")
 

@@ -129,8 +129,7 @@ def _announce_stages(request: pytest.FixtureRequest) -> None:
     capture = request.config.pluginmanager.get_plugin("capturemanager")
     assert capture, "pytest runs with a capture manager"
     reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None:
-        return  # a worker of pytest-xdist has no terminal
+    assert reporter, "pytest runs with a terminal reporter"
 
     def announce(text: str) -> None:
         with capture.global_and_fixture_disabled():

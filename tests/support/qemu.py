@@ -20,8 +20,6 @@ BINARY = "qemu-system-x86_64"
 CPUS = 2
 MEMORY = 1024
 """MiB."""
-NICENESS = os.environ.get("IMMUD_VM_NICE", "0")
-"""tests/run has machines go first when other tests run beside them: they are what takes longest."""
 
 TCG = ("-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16")
 """QEMU 7.2's cmpxchg16b panics 6.12 guests under TCG: hence no cx16."""
@@ -82,7 +80,6 @@ class Process:
         agent, agent_theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 as long as QEMU
         arguments = [
-            *("nice", "-n", NICENESS),
             *(BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-S"),
             *("-machine", "q35,sata=off,smbus=off", *accelerator(kernel, initrd)),
             *("-smp", str(CPUS), "-m", str(MEMORY)),
@@ -115,9 +112,6 @@ class Process:
         )
         qmp_theirs.close()
         agent_theirs.close()
-        # sched(7): where each session is a group of its own, it is the group's that counts.
-        with contextlib.suppress(FileNotFoundError, PermissionError):
-            Path(f"/proc/{self._process.pid}/autogroup").write_text(NICENESS)
         self.qmp = Connection(qmp, "QEMU")
         self.agent = Connection(agent, "guest agent")
         try:
