@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from immud.early import kernel
@@ -11,28 +12,40 @@ from tests.support.namespaces import in_namespace
 from tests.support.uevents import DISKS, message, sender, volume
 
 
-async def told_of() -> list[str]:
-    from immud.watch.devices import DeviceEvent  # noqa: PLC0415 not what the tests' process imports
+async def told_of(
+    messages: Iterable[bytes], last: str, names: frozenset[str] | None = None, room: int = 0
+) -> list[tuple[str, str]]:
+    """What a watch tells when these are sent, until it tells of `last`: what happened to which.
+
+    `names` are those of the drives that are wanted, and `room` the bytes its socket has for events.
+    """
+    # Not what the tests' own process imports.
+    from immud.watch.devices import DeviceEvent  # noqa: PLC0415
     from immud.watch.udev import UdevWatch  # noqa: PLC0415
 
     told: list[DeviceEvent] = []
     watch = UdevWatch(told.append)
-    watch.start()
+    watch.start(names)
     told.clear()
+    if room:
+        assert watch._peek
+        watch._peek.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
     with sender() as send:
-        for number, tag in enumerate(("", "systemd", "immud")):
-            send(message(volume(number), tag))
+        for each in messages:
+            send(each)
     async with asyncio.timeout(10):
-        while not told:
+        while not told or told[-1].device.devnode != last:
             await asyncio.sleep(0)
     watch.close()
-    return [event.device.devnode for event in told]
+    return [(str(event.what), event.device.devnode) for event in told]
 
 
 @in_namespace
 def test_of_what_our_rule_tagged_and_nothing_else() -> None:
     prepare(3)
-    assert asyncio.run(told_of()) == ["/dev/flood2"]
+    tags = ("", "systemd", "immud")
+    messages = [message(volume(number), tag) for number, tag in enumerate(tags)]
+    assert asyncio.run(told_of(messages, "/dev/flood2")) == [("added", "/dev/flood2")]
 
 
 async def told_in_turns(count: int) -> list[int]:
@@ -64,36 +77,20 @@ def test_a_flood_keeps_nobody_waiting() -> None:
     assert max(asyncio.run(told_in_turns(2 * PORTION + 1))) == PORTION
 
 
-async def told_of_what_is_wanted() -> list[tuple[str, str]]:
-    """What is told of, and as what, while ever other volumes are wanted."""
-    from immud.watch.devices import DeviceEvent  # noqa: PLC0415
-    from immud.watch.udev import UdevWatch  # noqa: PLC0415
-
-    told: list[DeviceEvent] = []
-    watch = UdevWatch(told.append)
-    wanted, last = volume(1), volume(2)
-    watch.start(frozenset({wanted["ID_FS_UUID"].upper(), last["ID_FS_UUID"]}))
-    with sender() as send:
-        for each in (
-            *(volume(number) for number in range(2)),
-            # It has lost its name, and is still that drive.
-            {**wanted, "ACTION": "change", "ID_FS_UUID": "another"},
-            {**wanted, "ACTION": "remove", "ID_FS_UUID": "another"},
-            {**wanted, "ID_FS_UUID": "another"},
-            last,
-        ):
-            send(message(each))
-    async with asyncio.timeout(10):
-        while not told or told[-1].device.devnode != last["DEVNAME"]:
-            await asyncio.sleep(0)
-    watch.close()
-    return [(str(event.what), event.device.devnode) for event in told]
-
-
 @in_namespace
 def test_of_what_is_wanted_or_known_and_nothing_else() -> None:
     prepare(3)
-    assert asyncio.run(told_of_what_is_wanted()) == [
+    wanted, last = volume(1), volume(2)
+    sent = (
+        *(volume(number) for number in range(2)),
+        # It has lost its name, and is still that drive.
+        {**wanted, "ACTION": "change", "ID_FS_UUID": "another"},
+        {**wanted, "ACTION": "remove", "ID_FS_UUID": "another"},
+        {**wanted, "ID_FS_UUID": "another"},
+        last,
+    )
+    names = frozenset({wanted["ID_FS_UUID"].upper(), last["ID_FS_UUID"]})
+    assert asyncio.run(told_of(map(message, sent), last["DEVNAME"], names)) == [
         ("added", "/dev/flood1"),
         ("changed", "/dev/flood1"),
         ("removed", "/dev/flood1"),
@@ -119,29 +116,13 @@ def enter(number: int) -> None:
     (data / f"b240:{number}").write_text(f"I:1\nE:ID_FS_UUID={uuid}\nG:immud\nQ:immud\nV:1\n")
 
 
-async def told_after_a_loss() -> list[str]:
-    """What is told of when a flood has more than the socket has room for."""
-    from immud.watch.devices import DeviceEvent  # noqa: PLC0415
-    from immud.watch.udev import UdevWatch  # noqa: PLC0415
-
-    told: list[DeviceEvent] = []
-    watch = UdevWatch(told.append)
-    watch.start(frozenset({volume(1)["ID_FS_UUID"]}))
-    told.clear()
-    assert watch._peek
-    watch._peek.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    with sender() as send:
-        for number in (*(2 for _ in range(100)), 1):
-            send(message(volume(number)))
-    async with asyncio.timeout(10):
-        while not told:
-            await asyncio.sleep(0)
-    watch.close()
-    return [event.device.devnode for event in told]
-
-
 @in_namespace
 def test_what_events_were_lost_is_looked_up() -> None:
     prepare(3)
     enter(1)
-    assert asyncio.run(told_after_a_loss()) == ["/dev/flood1"]
+    wanted = volume(1)
+    # More than the socket has room for, and what matters at the end.
+    sent = [message(volume(2))] * 100 + [message(wanted)]
+    names = frozenset({wanted["ID_FS_UUID"]})
+    told = asyncio.run(told_of(sent, wanted["DEVNAME"], names, room=4096))
+    assert told == [("added", wanted["DEVNAME"])]

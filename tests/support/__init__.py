@@ -8,5 +8,6 @@ and `leaks`.
 - `disk`: one ext4 disk: copied, looked into and changed while nothing runs on it.
 - `container`: a disk booted by systemd-nspawn, about a second a boot.
 - `vm`: a disk booted by QEMU, with drives to plug in and pull out.
+- `inside`: what one asks of either, by commands in it.
 - `drive`: the image of a USB drive with a LUKS container in it.
 """

@@ -30,6 +30,7 @@ from types import TracebackType
 from tests.support import cache
 from tests.support.disk import Disk, discard, temporary_copy
 from tests.support.image import Image, image_at
+from tests.support.inside import COMMAND_LIMIT, Inside
 from tests.support.process import PATH, Completed, HarnessError, run, tail
 
 BOOT_LIMIT = 60.0
@@ -104,12 +105,14 @@ def prepared(
     return image_at(cache.entry(name, key, what, build))
 
 
-class Container:
+class Container(Inside):
     """A machine on a disk of its own, a copy of `image`'s; thrown away by `close`.
 
     It is off at first: `disk` can be looked into and changed whenever the machine is off.
     With `loops` it has the host's loop devices; `arguments` are more of systemd-nspawn(1)'s.
     """
+
+    boot_limit = BOOT_LIMIT
 
     def __init__(
         self, image: Image | Disk, *, loops: bool = False, arguments: Sequence[str] = ()
@@ -297,7 +300,7 @@ class Container:
         *argv: str,
         check: bool = True,
         input: bytes | str = b"",
-        timeout: float = 60,
+        timeout: float = COMMAND_LIMIT,
         user: str = "root",
     ) -> Completed:
         """Run a command in the machine, as `user`, in all its namespaces.
@@ -313,28 +316,6 @@ class Container:
             input=input,
             timeout=timeout,
         )
-
-    def unit(self, *argv: str, options: Sequence[str] = (), timeout: float = 60) -> Completed:
-        """Run a command as a transient service (systemd-run --wait --pipe) with `options`."""
-        return self.run(
-            *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options, "--", *argv),
-            check=False,
-            timeout=timeout,
-        )
-
-    def succeeds(self, *argv: str) -> bool:
-        """Whether the command exits with 0."""
-        return self.run(*argv, check=False).status == 0
-
-    def system_state(self, timeout: float = BOOT_LIMIT) -> str:
-        """What `systemctl is-system-running --wait` says: `running`, `degraded` …"""
-        state = self.run("systemctl", "is-system-running", "--wait", check=False, timeout=timeout)
-        return state.stdout.strip()
-
-    def failed_units(self) -> list[str]:
-        """The names of the units that failed."""
-        listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
-        return [line.split()[0] for line in listed.stdout.splitlines()]
 
     def journal(self, *arguments: str) -> list[dict[str, str]]:
         """The journal's entries, of this boot unless `arguments` (journalctl's) say otherwise."""

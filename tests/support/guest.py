@@ -3,10 +3,10 @@
 import base64
 import json
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 from typing import Any
 
+from tests.support.inside import COMMAND_LIMIT, Inside
 from tests.support.process import PATH, CommandFailed, Completed, HarnessError
 from tests.support.qmp import Connection
 from tests.support.stopwatch import STOPWATCH
@@ -14,11 +14,11 @@ from tests.support.stopwatch import STOPWATCH
 BOOT_LIMIT = 240.0
 """Seconds until a machine must have finished booting, under TCG on a busy host."""
 
-COMMAND_LIMIT = 60.0
 
-
-class Guest(ABC):
+class Guest(Inside):
     """A machine whose agent answers."""
+
+    boot_limit = BOOT_LIMIT
 
     @property
     @abstractmethod
@@ -73,21 +73,9 @@ class Guest(ABC):
             raise CommandFailed(argv, done.status, done.stdout + done.stderr)
         return done
 
-    def unit(self, *argv: str, options: Sequence[str] = (), timeout: float = 60) -> Completed:
-        """Run a command as a transient service (systemd-run --wait --pipe) with `options`."""
-        return self.run(
-            *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", *options, "--", *argv),
-            check=False,
-            timeout=timeout,
-        )
-
     def shell(self, script: str, *arguments: str, timeout: float = COMMAND_LIMIT) -> str:
         """What the `sh` script prints; one round trip however long it is."""
         return self.run("sh", "-ec", script, "sh", *arguments, timeout=timeout).stdout
-
-    def succeeds(self, *argv: str) -> bool:
-        """Whether the command exits with 0."""
-        return self.run(*argv, check=False).status == 0
 
     def wait_until(self, script: str, timeout: float = 30) -> None:
         """Wait until the `sh` script exits with 0; it is tried in the guest, 20 times a second."""
@@ -100,16 +88,6 @@ class Guest(ABC):
         )
         if done.status:
             raise HarnessError(f"{script}: still failing after {timeout:g} s")
-
-    def system_state(self, timeout: float = BOOT_LIMIT) -> str:
-        """What `systemctl is-system-running --wait` says: `running`, `degraded` …"""
-        state = self.run("systemctl", "is-system-running", "--wait", check=False, timeout=timeout)
-        return state.stdout.strip()
-
-    def failed_units(self) -> list[str]:
-        """The names of the units that failed."""
-        listed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
-        return [line.split()[0] for line in listed.stdout.splitlines()]
 
     def messages(self, *arguments: str) -> list[str]:
         """The journal's texts, of this boot unless `arguments` (journalctl's) say otherwise."""
