@@ -22,7 +22,7 @@ from tests.benchmarks.figures import Figure
 from tests.support.namespaces import namespaced
 from tests.support.uevents import DISKS, message, sender, volume
 
-RUNS = 5
+RUNS = injected.RUNS
 EVENTS = 1000
 PORTION = 20
 
@@ -47,7 +47,7 @@ def measure(runs: int = RUNS) -> list[Figure]:
             facts,
         ),
         *injected.measure(runs),
-        *crowd.measure(runs),
+        *crowd.measure(min(runs, crowd.RUNS)),
     ]
 
 
