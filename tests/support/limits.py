@@ -9,6 +9,7 @@ import contextlib
 import faulthandler
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,10 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def _limited(item: pytest.Item, phase: str) -> Iterator[None]:
     marker = item.get_closest_marker("limit")
     seconds = float(marker.args[0]) if marker else LIMITS[tier_of(item.path)]
+    began, before_it = time.monotonic(), stages.spent()
 
     def over(_number: int, _frame: FrameType | None) -> None:
-        if stages.running():
-            signal.setitimer(signal.ITIMER_REAL, 5)
+        left = began + seconds + stages.spent() - before_it - time.monotonic()
+        if left > 0:
+            signal.setitimer(signal.ITIMER_REAL, max(left, 1))
         else:
             raise Overdue(f"{phase} of {item.nodeid} took more than {seconds:g} s")
 

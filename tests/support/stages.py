@@ -18,24 +18,25 @@ announce: Callable[[str], None] = _announce
 
 
 _depth = 0
+_since = 0.0
 
 
-def running() -> bool:
-    """Whether a stage is under way; the limit on a test's time does not count it."""
-    return _depth > 0
+def spent() -> float:
+    """Seconds that went into stages so far; the limit on a test's time does not count them."""
+    return sum(seconds for _, seconds in taken) + (time.monotonic() - _since if _depth else 0.0)
 
 
 @contextlib.contextmanager
 def stage(name: str) -> Iterator[None]:
     """Announce `name`, and record how long the block took. The outermost one is recorded."""
-    global _depth  # noqa: PLW0603 the terminal is one as well
+    global _depth, _since  # noqa: PLW0603 the terminal is one as well
     if not _depth:
         announce(f"# {name}")
+        _since = time.monotonic()
     _depth += 1
-    began = time.monotonic()
     try:
         yield
     finally:
         _depth -= 1
         if not _depth:
-            taken.append((name, time.monotonic() - began))
+            taken.append((name, time.monotonic() - _since))

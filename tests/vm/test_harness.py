@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
-from tests.support.process import CommandFailed
+from tests.support.image import Image
+from tests.support.process import CommandFailed, HarnessError
 from tests.support.vm import VM
 
 OPEN = 'cryptsetup open --key-file=- "/dev/disk/by-uuid/$1" inner && mount /dev/mapper/inner /mnt'
@@ -54,3 +55,8 @@ def test_a_power_cut_keeps_what_was_synced_and_a_drive_is_found_at_boot(
     assert installed_vm.run("cat", "/etc/kept").stdout == "kept\n"
     installed_vm.wait_until(f"test -e /dev/disk/by-uuid/{drive.uuid}")
     assert "Reached target" in installed_vm.poweroff()
+
+
+def test_a_kernel_that_stops_is_an_error_at_once(installed_image: Image) -> None:
+    with VM(installed_image) as machine, pytest.raises(HarnessError, match="kernel has stopped"):
+        machine.boot(append="rdinit=/nothing init=/nothing root=none")
