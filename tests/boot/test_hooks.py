@@ -33,10 +33,15 @@ asyncio.run(ask())
 """
 
 
+# systemctl says "unknown" where PID 1, busy with the end, has not answered.
 NOTE = r"""
 hook=/etc/immud/hooks.d/closing/note
 echo '#!/bin/sh
-echo "$IMMUD_EVENT, $(systemctl is-system-running)" >/var/told' >$hook
+for _ in 1 2 3 4 5; do
+    now=$(systemctl is-system-running)
+    [ "$now" = unknown ] || break
+done
+echo "$IMMUD_EVENT, $now" >/var/told' >$hook
 chmod 755 $hook
 """
 

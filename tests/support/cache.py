@@ -32,15 +32,19 @@ def digest(*parts: str | bytes | Path) -> str:
 
 
 @contextlib.contextmanager
-def locked(name: str, what: str) -> Iterator[None]:
-    """One process at a time, by a lock file in the cache. Who has to wait is told for `what`."""
+def locked(name: str, what: str, *, shared: bool = False) -> Iterator[None]:
+    """One process at a time, by a lock file in the cache, or all those together that are `shared`.
+
+    Who has to wait is told for `what`.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     ROOT.mkdir(parents=True, exist_ok=True)
     with (ROOT / f".{name}.lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             with stage(f"waiting for another run: {what}"):
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, kind)
         yield
 
 

@@ -123,6 +123,21 @@ def _only_root() -> None:
     cache.sweep()
 
 
+@pytest.fixture(autouse=True)
+def _in_turn(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where tests run beside each other, those with a virtual machine do not.
+
+    It takes all CPUs, and an emulated one that is preempted for longer than a moment may run
+    instructions that another one has changed since (QEMU before 8.1): the guest's kernel oopses.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    alone = tier_of(request.path) == "vm"
+    with cache.locked("beside", "a virtual machine runs alone", shared=not alone):
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _announce_stages(request: pytest.FixtureRequest) -> None:
     """Long parts are told on the terminal although pytest captures."""
