@@ -11,7 +11,6 @@ from immud.child import in_child
 from immud.early.kernel import MNT_DETACH, umount2
 from immud.errors import ImmudError
 from immud.make import copying, enrolment
-from immud.make.below import SYS
 from immud.make.header import NO_SUCH_KEY
 from immud.make.secret import passed
 from immud.make.steps import (
@@ -29,6 +28,7 @@ from immud.make.steps import (
 from immud.make.target import PART_NAME, Stage, Target
 from immud.run import CommandFailed, run
 from immud.tomb import blkid, dm, drive
+from immud.tomb.below import SYS
 from immud.tomb.unlock import TIMEOUT
 from immud.watch.devices import DeviceEvent
 from immud.watch.udev import UdevWatch

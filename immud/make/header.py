@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from immud.early import kernel, mountinfo
 from immud.errors import ImmudError, TargetExists, WrongKey
-from immud.make.below import device_of, stack
 from immud.make.secret import passed
 from immud.run import CommandFailed, run
 from immud.tomb import identity
+from immud.tomb.below import device_of, stack
 from immud.tomb.unlock import TIMEOUT
 
 NO_SUCH_KEY = 2

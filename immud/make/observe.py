@@ -1,6 +1,5 @@
 """Look at a block device, and change nothing: sysfs, the mount table, and what is written on it."""
 
-import errno
 import json
 import os
 import stat
@@ -9,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from immud.early import mountinfo
 from immud.early.sources import split
 from immud.errors import ImmudError
-from immud.make.below import SYS, device_of, number_of, stack, text
 from immud.make.target import MAPPING_SUFFIX, PART_NAME, Stage, Target, human
 from immud.model import Config
 from immud.run import run
+from immud.tomb.below import SYS, device_of, number_of, stack, text, uses
 from immud.tomb.dm import PREFIX
 
 SYSTEM = ("/", "/usr", "/boot", "/boot/efi", "/efi", "/etc", "/var")
@@ -54,7 +53,7 @@ async def look(path: str, config: Config) -> Target:
         foreign=_foreign(os.path.basename(top)),
         read_only=text(f"{where}/ro") == "1",
         parts=tuple(node for _, node in parts),
-        uses=tuple(_uses(numbers, holders, leftovers)),
+        uses=tuple(uses(numbers, holders, ours=bool(leftovers))),
         system=tuple(_system(numbers, config)),
         tombs=tuple(tomb.name for tomb in config.tombs if tomb.uuid and tomb.uuid in uuids),
         content=tuple(content),
@@ -109,44 +108,6 @@ def _holders(numbers: Iterable[str]) -> tuple[list[str], list[tuple[str, str]]]:
             else:
                 others.append((number, name))
     return leftovers, others
-
-
-def _uses(
-    numbers: dict[str, str], holders: list[tuple[str, str]], leftovers: list[str]
-) -> Iterator[str]:
-    """Everything that keeps the device from being written to, as sentences."""
-    said = False
-    for entry in mountinfo.read():
-        if (number := device_of(entry)) in numbers:
-            said = True
-            yield f"{numbers[number]} is mounted at {entry.target}"
-    for node in _swaps():
-        for number, mine in numbers.items():
-            if number_of(node) == number:
-                said = True
-                yield f"{mine} is swap space"
-    for number, name in holders:
-        said = True
-        yield f"{numbers[number]} is under {name}"
-    if not said and not leftovers and _claimed(next(iter(numbers.values()))):
-        # The kernel knows of more than can be seen from here, such as mounts in containers.
-        yield "the kernel says that something has it for itself, such as a mount in a container"
-
-
-def _swaps() -> list[str]:
-    lines = text("/proc/swaps").split("\n")[1:]
-    return [line.split()[0] for line in lines if line]
-
-
-def _claimed(node: str) -> bool:
-    """Whether somebody opened it exclusively, which mounts and mappings in any namespace do."""
-    try:
-        os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return True
-        raise
-    return False
 
 
 def _system(numbers: dict[str, str], config: Config) -> Iterator[str]:

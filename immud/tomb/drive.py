@@ -2,8 +2,8 @@
 
 import os
 
-from immud.early import mountinfo
 from immud.errors import Busy
+from immud.tomb.below import uses
 from immud.watch.devices import Device
 
 SYS = "/sys"
@@ -51,6 +51,10 @@ def bare(number: str) -> Device:
     return Device(real.removeprefix(SYS), f"/dev/{os.path.basename(real)}", number)
 
 
+def _node(place: str) -> str:
+    return "/dev/" + os.path.basename(place).replace("!", "/")
+
+
 def _numbers(disk: str) -> dict[str, str]:
     """Of a disk and its partitions: where they are in sysfs, by `major:minor`."""
     places = [disk, *(os.path.join(disk, name) for name in sorted(os.listdir(disk)))]
@@ -63,13 +67,19 @@ def _numbers(disk: str) -> dict[str, str]:
 
 
 def in_use(disk: str) -> list[str]:
-    """What else of the drive is in use: mounted, or under a mapping."""
-    numbers = _numbers(disk)
-    used = [e.target for e in mountinfo.read() if e.dev in numbers]
-    used += [
-        holder for place in numbers.values() for holder in sorted(os.listdir(f"{place}/holders"))
+    """Who else uses the drive at `disk` in sysfs, as sentences.
+
+    The kernel is asked too, who knows of more than this namespace's mounts: it would not keep a
+    drive from being detached under them. Raises OSError where the drive does not answer.
+    """
+    places = _numbers(disk)
+    nodes = {number: _node(place) for number, place in places.items()}
+    holders = [
+        (number, holder)
+        for number, place in places.items()
+        for holder in sorted(os.listdir(f"{place}/holders"))
     ]
-    return used
+    return list(uses(nodes, holders))
 
 
 def switch_off(disk: str, devnode: str) -> None:
@@ -80,7 +90,7 @@ def switch_off(disk: str, devnode: str) -> None:
     """
     where = SYS + disk
     if used := in_use(where):
-        raise Busy(f"The drive of {devnode} is still in use: {', '.join(used)}.")
+        raise Busy(f"The drive of {devnode} is still in use: {'; '.join(used)}.")
     real = os.path.realpath(where)
     # Detaching the SCSI device flushes its cache first; the port is switched off after that.
     _write(f"{real}/device/delete")

@@ -17,6 +17,8 @@ from immud.early.kernel import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_STRICTATIME,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
 )
 from immud.early.mountinfo import MountEntry
 from immud.errors import DamagedVolume, ImmudError
@@ -31,6 +33,8 @@ BITS = {
     "nodiratime": MOUNT_ATTR_NODIRATIME,
     "strictatime": MOUNT_ATTR_STRICTATIME,
 }
+ATTEMPTS = 100
+"""How often a mount is looked for again whose path changed between reading and unmounting."""
 # On a directory that was made to mount something there, so that it can go with the mount.
 MARK = "trusted.immud.mountpoint"
 # Whoever can put a file on the drive would be root with these.
@@ -143,20 +147,44 @@ def take_away(devices: list[str], flags: int = 0, proc: int | None = None) -> in
     """Unmount all there is of `devices` in this namespace; how many mounts that were.
 
     Last first, for what was mounted later may be on top. With MNT_DETACH a mount
-    goes with all that is mounted below it.
+    goes with all that is mounted below it. The working directory is / afterwards.
     """
     count = 0
-    for entry in reversed(of(devices, mountinfo.read(proc=proc))):
-        try:
-            kernel.umount2(entry.target, flags)
-            count += 1
-            if proc is None:
-                _tidy(entry.target)
-        except OSError as error:
-            # Gone with one before, or locked inside a container, which goes with its processes.
-            if error.errno not in (errno.EINVAL, errno.ENOENT):
-                raise
+    for _ in range(ATTEMPTS):
+        moved = False
+        for entry in reversed(of(devices, mountinfo.read(proc=proc))):
+            try:
+                _unmount(entry.target, flags, tidy=proc is None)
+                count += 1
+            except OSError as error:
+                if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                    moved = True
+                # Gone with one before, or locked inside a container, which goes with its processes.
+                elif error.errno not in (errno.EINVAL, errno.ENOENT):
+                    raise
+        if not moved:
+            break
     return count
+
+
+def _unmount(target: str, flags: int, *, tidy: bool) -> None:
+    """umount2(2), whoever owns a directory on the way and puts a link in its place meanwhile.
+
+    The path was read a moment ago, and a link would lead to any other mount there is. Raises
+    OSError: ELOOP and ENOTDIR where the way has changed.
+    """
+    above, name = os.path.split(target)
+    resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+    directory = kernel.openat2(kernel.AT_FDCWD, above, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+    try:
+        # umount2 has no variant with a descriptor, and /proc may be missing in a container.
+        os.fchdir(directory)
+        kernel.umount2(name, flags)
+        if tidy:
+            _tidy(name)
+    finally:
+        os.close(directory)
+        os.chdir("/")
 
 
 def _tidy(target: str) -> None:

@@ -62,6 +62,34 @@ def test_shown_elsewhere_and_taken_away_with_the_tomb(tmp_path: Path) -> None:
 
 
 @in_namespace
+def test_a_link_put_in_the_way_leads_to_no_other_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a directory above the bind exchanges it with a link as it is unmounted."""
+    tomb = Tomb(tmp_path)
+    theirs, system = tomb.host / "theirs", tomb.host / "system"
+    (theirs / "usr").mkdir(parents=True)
+    (system / "usr").mkdir(parents=True)
+    kernel.mount("tmpfs", str(system / "usr"), "tmpfs", 0)
+    assert tomb.attach(("alice/docs", theirs / "usr")) == []
+    link = tomb.host / "link"
+    link.symlink_to(system)
+    read, times = mountinfo.read, iter(range(3))
+
+    def race(*args: int | None, **named: int | None) -> tuple[mountinfo.MountEntry, ...]:
+        entries = read(*args, **named)
+        if next(times, None) is not None:
+            kernel.renameat2(str(theirs), str(link), kernel.RENAME_EXCHANGE)
+        return entries
+
+    monkeypatch.setattr(mountinfo, "read", race)
+    mounts.take_away([tomb.device], kernel.MNT_DETACH)
+    monkeypatch.undo()
+    assert top(mountinfo.read(), str(system / "usr")), "the system's own is where it was"
+    assert not tomb.mounts()
+
+
+@in_namespace
 def test_as_read_only_as_the_tomb(tmp_path: Path) -> None:
     tomb = Tomb(tmp_path)
     kernel.mount_setattr(str(tomb.where), set_=kernel.MOUNT_ATTR_RDONLY)

@@ -20,7 +20,8 @@ from immud.make.refuse import SMALLEST, check, resumes
 from immud.make.steps import Format
 from immud.make.target import Stage, Target, Wish
 from immud.model import Config, TombConfig
-from immud.tomb import blkid, identity
+from immud.tomb import below, blkid, identity
+from immud.tomb.drive import switch_off
 from tests.support.namespaces import in_namespace
 
 CHEAP = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
@@ -74,6 +75,8 @@ def test_what_is_in_use_is_refused_and_who_uses_it_is_said(tmp_path: Path) -> No
             for wish in (Wish(), Wish(overwrite=True)):
                 with pytest.raises(Busy, match=f"{node} is mounted at {tmp_path}/place"):
                     check(target, wish)
+            with pytest.raises(Busy, match=f"{node} is mounted at {tmp_path}/place"):
+                switch_off(f"/devices/virtual/block/{os.path.basename(node)}", node)
             # As somebody sees it who does not see that mount.
             assert "has it for itself" in "".join(_elsewhere(node))
         finally:
@@ -81,15 +84,37 @@ def test_what_is_in_use_is_refused_and_who_uses_it_is_said(tmp_path: Path) -> No
         check(seen(node), Wish(overwrite=True))
 
 
+@in_namespace
+def test_a_drive_is_not_switched_off_under_another_file_system(tmp_path: Path) -> None:
+    """btrfs has a number of its own, and a mount in another namespace is in no table of ours."""
+    place = tmp_path / "place"
+    place.mkdir()
+    with drive(tmp_path / "image", 128 << 20) as node:
+        disk = f"/devices/virtual/block/{os.path.basename(node)}"
+        subprocess.run(["mkfs.btrfs", "-q", node], check=True)
+        kernel.mount(node, str(place), "btrfs", 0)
+        other = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        try:
+            with pytest.raises(Busy, match=f"{node} is mounted at {place}"):
+                switch_off(disk, node)
+            kernel.unshare()
+            kernel.umount2(str(place))
+            with pytest.raises(Busy, match="such as a mount in a container"):
+                switch_off(disk, node)
+        finally:
+            kernel.setns(other)
+            os.close(other)
+            kernel.umount2(str(place))
+        switch_off(disk, node)
+
+
 def _elsewhere(node: str) -> tuple[str, ...]:
     """The uses of `node` as seen without the mount table."""
-    from immud.make import observe  # noqa: PLC0415 - one function of it is changed here
-
-    read, observe.mountinfo.read = observe.mountinfo.read, lambda *_: ()
+    read, below.mountinfo.read = below.mountinfo.read, lambda *_: ()
     try:
         return seen(node).uses
     finally:
-        observe.mountinfo.read = read
+        below.mountinfo.read = read
 
 
 def test_data_of_an_unknown_kind_is_not_emptiness(tmp_path: Path) -> None:
