@@ -3,7 +3,8 @@
 A machine that sleeps has the key in its memory. logind waits for whoever holds a delay lock
 (https://systemd.io/INHIBITOR_LOCKS/), for five seconds by default: long enough to ask those in the
 way to end, to end them, and to close. What was closed is opened again when the system wakes up,
-with a question where its key is one. Nothing is listened to unless such a tomb is open.
+with a question where its key is one. Nothing is listened to unless such a tomb is open, or being
+opened: one that waits for the last holder of a fallback home is unlocked for as long as that takes.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from immud import log
 from immud.bus.adapter import NO_AUTO_START, BusError, Connection, Disconnected, Signal
 from immud.errors import WrongState
 from immud.model import JobResult, Problem, Severity, TombState
+from immud.tomb.machine import OPENING
 from immud.tomb.nesting import depth
 from immud.tomb.owner import Owner
 
@@ -32,6 +34,7 @@ SPARE = 0.5
 """Seconds of that left for the last steps."""
 RETURN = 60.0
 """Seconds a drive has to be there again after the system woke up."""
+_UNLOCKED = OPENING | {TombState.OPEN}
 
 
 class Suspend:
@@ -86,11 +89,11 @@ class Suspend:
             self.look()
 
     def _wanted(self) -> list[Owner]:
-        """The open tombs that are to be closed, the deepest first."""
+        """The tombs that are to be closed, the deepest first."""
         found = [
             owner
             for owner in self._tombs().values()
-            if owner.config.on_suspend == "close" and owner.life.state is TombState.OPEN
+            if owner.config.on_suspend == "close" and owner.life.state in _UNLOCKED
         ]
         return sorted(found, key=lambda owner: -depth(owner.volume.target))
 
@@ -130,7 +133,7 @@ class Suspend:
         names = [owner.config.name for owner in wanted]
         names += [nest.volume.config.name for owner in wanted for nest in owner.nest.inner()]
         views = [self._tombs()[name].view for name in names]
-        self._closed = {v.name: v.read_only for v in views if v.state is TombState.OPEN}
+        self._closed = {v.name: v.read_only for v in views if v.state in _UNLOCKED}
         # Half of the time for those who are told, a quarter to end, the rest to be ended.
         options = {"force": True, "patience": seconds / 4}
         for owner in wanted:

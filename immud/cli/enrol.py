@@ -24,11 +24,13 @@ def enrol(arguments: Namespace) -> int:
     require_root("immud tomb enrol")
     from immud.make import enrolment  # noqa: PLC0415 - after the right to use it is clear
     from immud.make.observe import look  # noqa: PLC0415
+    from immud.make.refuse import unfinished  # noqa: PLC0415
 
     wish = wished(arguments)
 
     async def work() -> tuple[str, bool]:
         target = await look(arguments.device, load())
+        unfinished(target)
         return target.devnode, await enrolment.enrol(target.devnode, wish, target.title)
 
     device, new = asyncio.run(work())

@@ -1,6 +1,6 @@
 """Why a drive cannot become a tomb: an error that says what to do instead. Pure."""
 
-from immud.errors import Busy, ImmudError, TargetExists
+from immud.errors import Busy, ImmudError, TargetExists, WrongState
 from immud.make.target import Stage, Target, Wish, human
 
 HEADER = 16 << 20
@@ -72,6 +72,25 @@ def unused(target: Target) -> str | None:
 def resumes(target: Target, wish: Wish) -> bool:
     """Whether an interrupted copy of homes is gone on with."""
     return target.stage is Stage.COPYING and bool(wish.source) and not wish.overwrite
+
+
+def unfinished(target: Target) -> None:
+    """Raise WrongState where an interrupted run left the volume: marked so it is enrolled by none.
+
+    The next `create --from` would go on with it, and delete what its source has not.
+    """
+    node = target.volume or target.devnode
+    if target.stage is Stage.FORMATTING:
+        raise WrongState(
+            f"{node} was being made into a tomb when that was interrupted. "
+            f"Run immud tomb create again. {UNTOUCHED}"
+        )
+    if target.stage is Stage.COPYING:
+        raise WrongState(
+            f"Homes were being copied to {node} when that was interrupted. Run immud tomb create "
+            f"again, with --from, to go on; or, to have it as it is, first run: "
+            f"cryptsetup config {node} --subsystem ''. {UNTOUCHED}"
+        )
 
 
 def occupied(target: Target, wish: Wish) -> None:

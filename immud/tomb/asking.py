@@ -63,6 +63,8 @@ class Asking:
         self._reason = reason
         self._put = put
         self._waiting: list[asyncio.Future[Life]] = []
+        self._unheard: set[asyncio.Future[Life]] = set()
+        self._over = False
 
     def ask(
         self, operation: str, uid: int, event: OpenAsked | CloseAsked, **fields: Any
@@ -71,7 +73,11 @@ class Asking:
         self.permit(event)
 
         async def work(job: RunningJob) -> None:
-            outcome = asyncio.get_running_loop().create_future()
+            if self._over:
+                raise WrongState(f"Tomb {self._name}: immud is stopping.")
+            outcome: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
+            self._unheard.add(outcome)
+            outcome.add_done_callback(self._unheard.discard)
             self._put(Asked(event, outcome, **fields))
             await self._settled(outcome, operation)
 
@@ -108,8 +114,9 @@ class Asking:
                 outcome.set_result(self._life())
 
     def cancel(self) -> None:
-        """There will be no outcome."""
-        for outcome in self._waiting:
+        """There will be no outcome: not of what waits for its turn, nor of what is asked yet."""
+        self._over = True
+        for outcome in (*self._waiting, *self._unheard):
             outcome.cancel()
 
     def progress(self, fraction: float) -> None:

@@ -187,3 +187,17 @@ async def test_without_logind_it_says_so_until_there_is_one(stage: Stage) -> Non
     await stage.until(lambda: stage.suspend.problems != ())
     await stage.logind()
     assert await stage.heard() == LOCKED
+
+
+async def test_one_that_is_unlocked_and_waits_is_closed_too(stage: Stage) -> None:
+    await stage.logind()
+    home = stage.tomb("home", closes=True)
+    home.life.state = TombState.CHECKING
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    assert stage.said == ["home present"]
+    stage.tell("wake")
+    assert await stage.heard() == "awake"
+    await stage.until(lambda: "home open" in stage.said)

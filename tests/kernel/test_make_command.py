@@ -6,12 +6,16 @@ There is no device mapper here: what comes after the header is written is shown 
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+from immud.errors import WrongState
+from immud.make.target import Stage
 from tests.kernel.test_make import drive, own_etc
 from tests.support.namespaces import in_namespace
 
@@ -170,6 +174,13 @@ def test_enrolled_listed_and_forgotten(tmp_path: Path) -> None:
         assert code == 1
         assert "Others may use the key file" in err
         key.chmod(0o600)
+        # What an interrupted run left: the next one would go on with it, and delete in it.
+        subprocess.run(["cryptsetup", "config", node, "--subsystem", Stage.COPYING], check=True)
+        code, _, err = immud("enrol", node, "--name", "mine", "--key-file", str(key))
+        assert code == WrongState.exit_code
+        mend = re.search(r"first run: (cryptsetup .*)\. Nothing", err)
+        assert mend, err
+        subprocess.run(shlex.split(mend[1]), check=True)
         code, out, err = immud("enrol", node, "--name", "mine", "--key-file", str(key))
         assert code == 0, err
         assert f"{node} is tomb mine now" in out

@@ -344,3 +344,16 @@ async def test_it_is_settled_when_it_is_open_or_waits_for_a_person(
     await stand.reach(TombState.OPEN)
     assert stand.owner.settled
     await stand.owner.stop()
+
+
+async def test_what_is_asked_as_everything_stops_ends_too(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    unheard = stand.owner.close(0, {})
+    await stand.owner.stop()
+    late = stand.owner.close(0, {})
+    async with asyncio.timeout(5):
+        await stand.jobs.close()
+    assert (await unheard.wait()).result is JobResult.CANCELLED
+    assert (await late.wait()).result is not JobResult.DONE
+    assert stand.owner.life.state is TombState.OPEN
