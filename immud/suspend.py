@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from immud import log
 from immud.bus.adapter import NO_AUTO_START, BusError, Connection, Disconnected, Signal
+from immud.bus.standard import DBUS
 from immud.errors import WrongState
 from immud.model import JobResult, Problem, Severity, TombState
 from immud.tomb.machine import OPENING
@@ -26,7 +27,7 @@ MANAGER = "org.freedesktop.login1.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 RULES = (
     f"type='signal',sender='{NAME}',path='{PATH}',interface='{MANAGER}',member='PrepareForSleep'",
-    f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{NAME}'",
+    f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{NAME}'",
 )
 DELAY = 5.0
 """Seconds; InhibitDelayMaxSec of logind.conf(5)."""
@@ -195,9 +196,10 @@ class Suspend:
     @asynccontextmanager
     async def _listening(self, connection: Connection) -> AsyncIterator[None]:
         def listener(signal: Signal) -> None:
-            if signal.member == "PrepareForSleep" and signal.signature == "b":
+            what = (signal.interface, signal.member, signal.signature)
+            if what == (MANAGER, "PrepareForSleep", "b") and signal.path == PATH:
                 self._news.put_nowait(bool(signal.body[0]))
-            elif signal.member == "NameOwnerChanged" and signal.body[0] == NAME:
+            elif what == (DBUS, "NameOwnerChanged", "sss") and signal.body[0] == NAME:
                 # Another logind knows nothing of our lock.
                 self._release()
                 self._news.put_nowait(None)

@@ -158,7 +158,8 @@ class Systemd:
         queue: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
         def listener(signal: Signal) -> None:
-            if signal.member == "JobRemoved" and signal.path == PATH and signal.signature == "uoss":
+            what = (signal.interface, signal.member, signal.signature)
+            if what == (MANAGER, "JobRemoved", "uoss") and signal.path == PATH:
                 queue.put_nowait((signal.body[1], signal.body[3]))
 
         def lost(_: object) -> None:

@@ -125,8 +125,8 @@ class Connection:
     """One connection to a bus, from Hello until it is lost; it never comes back.
 
     `on_call` and `on_signal` run on the loop for each message, must not block, and
-    whoever sets `on_call` replies to each call and closes it. `lost` is done when the
-    connection has ended.
+    whoever sets `on_call` replies to each call and closes it. A signal that was addressed
+    to us is dropped unless the bus sent it. `lost` is done when the connection has ended.
     """
 
     def __init__(self) -> None:
@@ -301,6 +301,10 @@ class Connection:
             return
         if message.message_type is MessageType.SIGNAL:
             close_all(fds)  # nothing we listen to passes descriptors
+            # What is sent to everybody comes by a match rule, and ours name the sender. What is
+            # addressed to us needs no rule, and anybody may send it: only the bus has reason to.
+            if message.destination and message.sender != DBUS and not self.direct:
+                return
             for listener in tuple(self.on_signal):
                 listener(Signal(message))
         elif (reply := self._pending.get(message.reply_serial)) and not reply.done():

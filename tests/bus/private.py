@@ -9,6 +9,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from dbus_next.constants import MessageType
+from dbus_next.message import Message
+
+from immud.bus.adapter import Connection
+
 NOBODY, DAEMON = 65534, 1
 """Users every Debian has (the bus turns away ids without a name)."""
 REPOSITORY = str(Path(__file__).parents[2])
@@ -31,6 +36,25 @@ CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configurat
   </policy>
 </busconfig>
 """
+
+
+async def stranger(
+    address: str, path: str, interface: str, member: str, signature: str, *body: Any, to: str = ""
+) -> None:
+    """A signal of somebody's, to everybody or to one; it is delivered by the time this returns."""
+    connection = await Connection.open(address)
+    signal = Message(
+        destination=to or None,  # type: ignore[arg-type]
+        path=path,
+        interface=interface,
+        member=member,
+        message_type=MessageType.SIGNAL,
+        signature=signature,
+        body=list(body),
+    )
+    connection._send(signal)
+    await connection.call_bus("GetId")
+    connection.close()
 
 
 class PrivateBus:

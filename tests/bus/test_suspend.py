@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from immud.bus.adapter import Connection
 from immud.jobs import Jobs, RunningJob
 from immud.model import TombConfig, TombState, TombView
 from immud.suspend import Suspend
-from tests.bus.private import PrivateBus
+from tests.bus.private import PrivateBus, stranger
 
 
 class Tomb:
@@ -201,3 +202,54 @@ async def test_one_that_is_unlocked_and_waits_is_closed_too(stage: Stage) -> Non
     stage.tell("wake")
     assert await stage.heard() == "awake"
     await stage.until(lambda: "home open" in stage.said)
+
+
+SLEEPS = ("/org/freedesktop/login1", "org.freedesktop.login1.Manager", "PrepareForSleep")
+CHANGED = ("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged")
+
+
+async def undisturbed(stage: Stage) -> None:
+    """Nothing was closed, and the lock is still the same one."""
+    assert stage.connection
+    await stage.connection.call_bus("GetId")
+    await asyncio.sleep(0.2)
+    assert stage.said == []
+    assert stage.peer
+    assert stage.peer.stdout
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(stage.peer.stdout.readline(), 0.2)
+    assert stage.suspend._lock >= 0
+
+
+async def test_a_stranger_does_not_put_the_system_to_sleep(stage: Stage) -> None:
+    await stage.logind()
+    stage.tomb("home", closes=True)
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    assert stage.connection
+    us, name = stage.connection.unique_name, "org.freedesktop.login1"
+    await stranger(stage.bus.address, *SLEEPS, "b", True, to=us)
+    await stranger(stage.bus.address, *CHANGED, "sss", name, ":1.1", "", to=us)
+    await undisturbed(stage)
+
+
+async def test_what_is_no_signal_of_logind_is_left_alone(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Even where it reaches us, by somebody else's match rule for the same connection."""
+    await stage.logind()
+    stage.tomb("home", closes=True)
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    assert stage.connection
+    await stage.connection.call_bus("AddMatch", "s", "type='signal'")
+    path, interface, member = SLEEPS
+    await stranger(stage.bus.address, "/x", interface, member, "b", True)
+    await stranger(stage.bus.address, path, "a.b", member, "b", True)
+    await stranger(stage.bus.address, path, interface, member, "")
+    await stranger(
+        stage.bus.address, "/x", "a.b", "NameOwnerChanged", "s", "org.freedesktop.login1"
+    )
+    await stranger(stage.bus.address, "/x", "a.b", "NameOwnerChanged", "")
+    await undisturbed(stage)
+    assert "not handled" not in capfd.readouterr().err

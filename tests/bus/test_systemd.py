@@ -11,7 +11,7 @@ import pytest_asyncio
 from immud.bus.adapter import Connection
 from immud.errors import Unreachable
 from immud.systemd import Systemd, UnitFailed
-from tests.bus.private import PrivateBus
+from tests.bus.private import PrivateBus, stranger
 
 
 class Stage:
@@ -79,3 +79,17 @@ async def test_a_bus_that_goes_meanwhile(stage: Stage) -> None:
         await starting
     with pytest.raises(Unreachable):
         await Systemd(lambda: None).reload()
+
+
+async def test_a_stranger_does_not_end_a_job(stage: Stage) -> None:
+    starting = asyncio.ensure_future(stage.systemd.start_unit("slow.service", timeout=1.0))
+    assert await stage.asked() == "slow.service replace"
+    path, manager = "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"
+    done = ("JobRemoved", "uoss", 1, f"{path}/job/1", "slow.service", "done")
+    await stranger(stage.bus.address, path, manager, *done, to=stage.connection.unique_name)
+    # And what reaches us by a match rule of somebody else's has to be that signal.
+    await stage.connection.call_bus("AddMatch", "s", "type='signal'")
+    await stranger(stage.bus.address, path, "a.b", *done)
+    await stranger(stage.bus.address, "/x", manager, *done)
+    with pytest.raises(UnitFailed, match="has not ended after 1 s"):
+        await starting
