@@ -115,6 +115,11 @@ class Call:
         fd, self.fds[index] = self.fds[index], -1
         return fd
 
+    def keep(self, count: int) -> None:
+        """Close all descriptors but the first ones, as many as somebody may still take."""
+        self.fds, spare = self.fds[:count], self.fds[count:]
+        close_all(spare)
+
     def close(self) -> None:
         """Close the descriptors nobody has taken."""
         close_all([fd for fd in self.fds if fd >= 0])

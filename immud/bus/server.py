@@ -117,6 +117,8 @@ class Server:
     def _dispatch(self, connection: Connection, call: Call) -> None:
         try:
             method, interface = self._find(call)
+            # At once: some handlers take minutes, and anybody may send as many as the bus lets him.
+            call.keep(method.fds)
             result = self._enter(call, method, interface)
         except Exception as error:
             self._fail(connection, call, error)

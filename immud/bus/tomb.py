@@ -39,19 +39,20 @@ def interface(tomb: Tomb, started: Started) -> Interface:
     def eject_tomb(call: Call, given: Mapping[str, Any]) -> str:
         return started(tomb.eject(call.uid, options.parse(given, {"force": "b"})))
 
-    def method(name: str, function: Callable[..., Any], doc: str) -> Method:
+    def method(name: str, function: Callable[..., Any], doc: str, fds: int = 0) -> Method:
         return Method(
             name,
             function,
             takes=("a{sv} options",),
             gives=("o job",),
             action=polkit.MANAGE_TOMBS,
+            fds=fds,
             doc=doc,
         )
 
     return Interface(
         NAME,
-        method("Open", open_tomb, OPEN_DOC),
+        method("Open", open_tomb, OPEN_DOC, fds=1),
         method("Close", close_tomb, CLOSE_DOC),
         method("Eject", eject_tomb, EJECT_DOC),
         Property("Name", "s", lambda: tomb.view.name, emits=Emits.CONSTANT),

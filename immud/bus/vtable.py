@@ -21,7 +21,8 @@ class Method:
 
     `function` gets the call and its arguments, with variants still in them, and
     returns nothing, one value or a tuple of several, or an awaitable of these. It
-    runs once `action` of polkit, if there is one, is authorised.
+    runs once `action` of polkit, if there is one, is authorised. Of the descriptors
+    that come with a call it gets the first `fds`.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Method:
         takes: tuple[str, ...] = (),
         gives: tuple[str, ...] = (),
         action: str = "",
+        fds: int = 0,
         doc: str = "",
     ) -> None:
         self.name, self.function, self.action, self.doc = name, function, action, doc
+        self.fds = fds
         self.takes, self.gives = takes, gives
         self.takes_signature = "".join(argument.split()[0] for argument in takes)
         self.gives_signature = "".join(argument.split()[0] for argument in gives)

@@ -1,6 +1,7 @@
 """The object server: dispatch, standard errors, properties, signals on real change only."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from immud.bus.adapter import BusError, Call, Connection, Signal, plain, variant
 from immud.bus.server import CALLS_PER_PEER, Server
 from immud.bus.vtable import Emits, Interface, Method, Property, no_arguments
 from immud.errors import NotAuthorized, WrongState
+from tests.bus.conftest import descriptors
 from tests.bus.private import PrivateBus
 
 ROOT = "/org/example"
@@ -35,6 +37,9 @@ class Thing:
         await self.gate.wait()
         return "waited"
 
+    async def hold(self, call: Call, options: dict[str, Any]) -> str:
+        return await self.wait()
+
     def note(self) -> None:
         self.noted += 1
 
@@ -45,6 +50,7 @@ class Thing:
         return Interface(
             NAME,
             Method("Wait", no_arguments(self.wait), gives=("s text",)),
+            Method("Hold", self.hold, takes=("a{sv} options",), gives=("s text",), fds=1),
             Method("Broken", no_arguments(self.broken), gives=("s text",)),
             Method("Wrong", no_arguments(self.wrong)),
             Method("Note", no_arguments(self.note)),
@@ -277,6 +283,22 @@ async def test_one_peer_cannot_fill_the_daemon_with_calls(world: World) -> None:
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results.count(["waited"]) == CALLS_PER_PEER
     assert await world.call(ROOT, NAME, "Wait") == ["waited"]
+
+
+@pytest.mark.parametrize(("member", "body", "kept"), [("Wait", (), 0), ("Hold", ("a{sv}", {}), 1)])
+async def test_only_descriptors_that_a_method_takes_are_kept(
+    world: World, member: str, body: tuple[Any, ...], kept: int
+) -> None:
+    fd = os.memfd_create("unwanted")
+    before = descriptors()
+    waiting = asyncio.ensure_future(world.call(ROOT, NAME, member, *body, fds=[fd] * 16))
+    await asyncio.sleep(0)
+    await world.seen()
+    assert len(descriptors() - before) == kept
+    world.thing.gate.set()
+    assert await waiting == ["waited"]
+    assert descriptors() - before == set()
+    os.close(fd)
 
 
 async def test_a_handler_that_raises_costs_one_message(world: World) -> None:

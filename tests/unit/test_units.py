@@ -1,5 +1,6 @@
 """How far systemd thinks the service is confined."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -20,3 +21,9 @@ def test_the_service_is_as_confined_as_it_can_be() -> None:
     )
     assert judged.returncode == 0, judged.stdout[-200:] + judged.stderr
     assert "Overall exposure level for immud.service" in judged.stdout
+
+
+def test_strangers_do_not_use_up_its_descriptors() -> None:
+    limit = re.search(r"^LimitNOFILE=(\d+)$", UNIT.read_text(), re.MULTILINE)
+    assert limit
+    assert int(limit[1]) >= 8192
