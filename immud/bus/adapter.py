@@ -94,7 +94,7 @@ class Call:
         self.flags = int(message.flags)
         self.serial: int = message.serial
         self.fds = fds
-        self.uid = -1  # who calls, once somebody has asked the bus
+        self.uid = -1  # who calls: known to handlers that are coroutines
 
     @property
     def wants_reply(self) -> bool:

@@ -38,12 +38,11 @@ class Polkit:
             raise NotAuthorized(f"The bus does not know who asked: {error}") from None
 
     async def authorize(self, call: Call, action: str) -> None:
-        """Return if the caller may do `action`, with `call.uid` filled in.
+        """Return if the caller, of whom `call.uid` is known, may do `action`.
 
         Raises NotAuthorized, or InteractiveAuthorizationRequired where somebody would
         have to be asked and the call does not allow it.
         """
-        call.uid = await self.uid(call)
         if call.uid == 0:
             return
         try:

@@ -10,7 +10,8 @@ them on one.
 import asyncio
 import inspect
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from immud import log
@@ -20,22 +21,33 @@ from immud.bus.standard import Authorize, get_all, snapshot
 from immud.bus.vtable import Emits, Interface, Method
 from immud.errors import ImmudError
 
+Identify = Callable[[Call], Awaitable[int]]
+
 CALLS_PER_PEER = 64
 """Handlers one peer may keep busy at once; a call that expects no reply is not
 counted by the limits of the bus itself."""
+CALLS_PER_USER = 128
+"""The same for a user other than root, over all his peers, also those that are gone: nobody says
+that they are, and a handler goes on until it has its answer."""
+CALLS_UNKNOWN = 1024
+"""Calls of which the bus has been asked, and has not said yet, whose they are."""
 
 
 class Server:
-    """The objects and the calls to them. `manager_path` is where the ObjectManager lives."""
+    """The objects and the calls to them. `manager_path` is where the ObjectManager lives.
 
-    def __init__(self, manager_path: str, authorize: Authorize) -> None:
+    `identify` gives the user id of a caller, for handlers that are coroutines.
+    """
+
+    def __init__(self, manager_path: str, authorize: Authorize, identify: Identify) -> None:
         self.manager_path = manager_path
         self.objects: dict[str, dict[str, Interface]] = {}
-        self._authorize = authorize
+        self._authorize, self._identify = authorize, identify
         self._connection: Connection | None = None
         self._published: dict[str, dict[str, dict[str, Any]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy: Counter[str] = Counter()
+        self._users: Counter[int] = Counter()
 
     # Connections
 
@@ -191,11 +203,11 @@ class Server:
     def _run(
         self, connection: Connection, call: Call, method: Method, result: Awaitable[Any]
     ) -> None:
-        if self._busy[call.sender] >= CALLS_PER_PEER:
+        unknown = len(self._tasks) - self._users.total()
+        if self._busy[call.sender] >= CALLS_PER_PEER or unknown >= CALLS_UNKNOWN:
             if inspect.iscoroutine(result):
                 result.close()
-            limit = BusError(standard.LIMITS_EXCEEDED, "Too many calls are under way.")
-            self._fail(connection, call, limit)
+            self._fail(connection, call, _too_many())
             call.close()
             return
         self._busy[call.sender] += 1
@@ -223,11 +235,24 @@ class Server:
         self, connection: Connection, call: Call, method: Method, result: Awaitable[Any]
     ) -> None:
         try:
-            value = await result
+            async with self._admitted(call):
+                value = await result
         except Exception as error:
             self._fail(connection, call, error)
         else:
             self._finish(connection, call, method, value)
+
+    @asynccontextmanager
+    async def _admitted(self, call: Call) -> AsyncIterator[None]:
+        """Who calls, and one more call of his. Raises BusError where that is one too many."""
+        call.uid = await self._identify(call)
+        if call.uid != 0 and self._users[call.uid] >= CALLS_PER_USER:
+            raise _too_many()
+        self._users[call.uid] += 1
+        try:
+            yield
+        finally:
+            self._users -= Counter((call.uid,))
 
     def _finish(self, connection: Connection, call: Call, method: Method, value: Any) -> None:
         body = () if value is None else value if isinstance(value, tuple) else (value,)
@@ -249,3 +274,7 @@ class Server:
             name = standard.FAILED
             text = f"{call.member} failed inside immud; the journal of immud.service says why."
         connection.reply_error(call, name, text)
+
+
+def _too_many() -> BusError:
+    return BusError(standard.LIMITS_EXCEEDED, "Too many calls are under way.")

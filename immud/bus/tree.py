@@ -22,7 +22,7 @@ class Tree:
     def __init__(self, service: Service, authority: polkit.Polkit) -> None:
         self._service = service
         self._authority = authority
-        self.server = Server(names.ROOT, authority.authorize)
+        self.server = Server(names.ROOT, authority.authorize, authority.uid)
         self._mounts: dict[str, MountFact] = {}
         self._tombs: dict[str, Tomb] = {}
         self._jobs: dict[int, Job] = {}
@@ -122,12 +122,11 @@ class Tree:
             self.server.export(names.lease_path(id), table)
 
     async def _concerned(self, call: Call, given: Record) -> None:
-        call.uid = await self._authority.uid(call)
+        # A coroutine: for these it is asked who calls.
         if call.uid not in (0, given.who):
             raise NotAuthorized("Only root and who has the lease may know this.")
 
     async def _end_lease(self, call: Call, given: Record) -> None:
-        call.uid = await self._authority.uid(call)
         if call.uid != given.who:
             await self._authority.authorize(call, polkit.MANAGE_SYSTEM)
         await self._service.end_lease(given.id)
@@ -147,7 +146,6 @@ class Tree:
         )
 
     async def _may_cancel(self, call: Call, cancelled: Job) -> None:
-        call.uid = await self._authority.uid(call)
         if call.uid != cancelled.view.started_by_uid:
             about_tomb = cancelled.view.object.startswith(f"{names.ROOT}/tomb/")
             action = polkit.MANAGE_TOMBS if about_tomb else polkit.MANAGE_SYSTEM

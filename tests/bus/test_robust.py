@@ -2,20 +2,24 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from immud.bus import stream
 from immud.bus.adapter import SIGNATURES_KEPT, BusError, Connection, SignatureTree, variant
 from immud.bus.link import Link
+from immud.bus.server import CALLS_PER_USER
+from immud.bus.standard import LIMITS_EXCEEDED
 from immud.bus.stream import Stream
 from tests.bus.conftest import descriptors
 from tests.bus.memory import MemoryService
-from tests.bus.private import PrivateBus
+from tests.bus.private import DAEMON, NOBODY, PrivateBus
 
 ROOT, MANAGER = "/org/immud1", "org.immud1.Manager"
 GET = ("org.immud1", ROOT, "org.freedesktop.DBus.Properties", "Get", "ss", MANAGER, "Problems")
@@ -78,6 +82,50 @@ async def test_a_flood_does_not_keep_the_loop(bus: PrivateBus, link: Link) -> No
     flood.kill()
     await flood.wait()
     assert late < 1.0, f"a timer was {late:.2f} s late"
+
+
+async def test_one_user_cannot_fill_the_daemon_with_calls(
+    bus: PrivateBus, link: Link, service: MemoryService
+) -> None:
+    """Over many connections, and with those that are closed again."""
+    service.now_tombs["home"].gate.clear()
+    job = service.now_tombs["home"].open(0, {}, None)
+    wait = ("org.immud1", ROOT, MANAGER, "WaitForJob", "ot", f"{ROOT}/job/1", 0)
+    before = len(asyncio.all_tasks())
+    waiting: list[asyncio.Future[list[Any]]] = []
+    for _ in range(4):
+        peer = await open_as(NOBODY, bus)
+        waiting += [asyncio.ensure_future(peer.call(*wait)) for _ in range(60)]
+        await settle(peer)
+        peer.close()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    refused = [error for error in results if isinstance(error, BusError)]
+    assert {error.name for error in refused} == {LIMITS_EXCEEDED}
+    assert len(refused) == 4 * 60 - CALLS_PER_USER
+    assert len(asyncio.all_tasks()) - before <= CALLS_PER_USER + 1
+    verify = ("call", "org.immud1", ROOT, MANAGER, "Verify", "a{sv}", "0")
+    assert "Too many calls" in await bus.busctl(*verify, uid=NOBODY, status=1)
+    # Reading takes no handler of the kind, and others have theirs: another user as well as root.
+    await bus.busctl("call", "org.immud1", ROOT, MANAGER, "ListTombs", uid=NOBODY)
+    await bus.busctl(*verify, uid=DAEMON)
+    await bus.busctl(*verify)
+    service.now_tombs["home"].gate.set()
+    await job.wait()
+    await bus.busctl(*verify, uid=NOBODY)
+
+
+async def settle(peer: Connection) -> None:
+    """Both the bus and immud have read what was sent, and answered what they answer at once."""
+    for _ in range(5):
+        await peer.call("org.immud1", ROOT, "org.freedesktop.DBus.Peer", "Ping")
+
+
+async def open_as(uid: int, bus: PrivateBus) -> Connection:
+    os.seteuid(uid)
+    try:
+        return await Connection.open(bus.address)
+    finally:
+        os.seteuid(0)
 
 
 async def test_signatures_strangers_invent_are_forgotten(bus: PrivateBus, link: Link) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from immud.bus import standard
+from immud.bus import server, standard
 from immud.bus.adapter import BusError, Call, Connection, Signal, plain, variant
 from immud.bus.server import CALLS_PER_PEER, Server
 from immud.bus.vtable import Emits, Interface, Method, Property, no_arguments
@@ -82,9 +82,15 @@ class World:
     def __init__(self, bus: PrivateBus) -> None:
         self.bus = bus
         self.thing = Thing()
-        self.server = Server(ROOT, authorize)
+        self.server = Server(ROOT, authorize, self.identify)
         self.server.export(ROOT, self.thing.interface())
         self.signals: list[Signal] = []
+        self.known = asyncio.Event()
+        self.known.set()
+
+    async def identify(self, call: Call) -> int:
+        await self.known.wait()
+        return 0
 
     async def open(self) -> None:
         self.connection = await Connection.open(self.bus.address)
@@ -283,6 +289,26 @@ async def test_one_peer_cannot_fill_the_daemon_with_calls(world: World) -> None:
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert results.count(["waited"]) == CALLS_PER_PEER
     assert await world.call(ROOT, NAME, "Wait") == ["waited"]
+
+
+async def test_calls_of_nobody_knows_whom_are_limited(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CALLS_UNKNOWN", 5)
+    world.known.clear()
+    calls = [asyncio.ensure_future(world.call(ROOT, NAME, "Wait")) for _ in range(8)]
+    await asyncio.sleep(0)
+    await world.seen()
+    assert [call.done() for call in calls] == [False] * 5 + [True] * 3
+    world.known.set()
+    await world.seen()
+    # Whose they are is known now, so there is room again.
+    calls.append(asyncio.ensure_future(world.call(ROOT, NAME, "Wait")))
+    await asyncio.sleep(0)
+    await world.seen()
+    world.thing.gate.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert results.count(["waited"]) == 6
 
 
 @pytest.mark.parametrize(("member", "body", "kept"), [("Wait", (), 0), ("Hold", ("a{sv}", {}), 1)])
