@@ -4,6 +4,8 @@ ROOT = "/org/immud1"
 NAME = "org.immud1"
 NONE = "/"
 """The object path that stands for no object."""
+UINT32_DIGITS = 10
+"""What an id has at most; int() raises ValueError from a few thousand on."""
 
 
 def encode(label: str) -> str:
@@ -60,8 +62,8 @@ def job_path(number: int) -> str:
 def job_number(path: str) -> int:
     """The id in a job's path, or 0 where it is no such path."""
     prefix, _, number = path.rpartition("/")
-    valid = prefix == f"{ROOT}/job" and number.isascii() and number.isdigit()
-    return int(number) if valid else 0
+    digits = number.isascii() and number.isdigit() and len(number) <= UINT32_DIGITS
+    return int(number) if digits and prefix == f"{ROOT}/job" else 0
 
 
 def finding_path(number: int) -> str:

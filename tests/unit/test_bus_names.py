@@ -46,6 +46,8 @@ def test_mounts_are_named_as_their_units(where: str) -> None:
     ("path", "number"),
     [
         ("/org/immud1/job/7", 7),
+        ("/org/immud1/job/4294967295", 4294967295),
+        ("/org/immud1/job/" + "1" * 5000, 0),
         ("/org/immud1/job/x", 0),
         ("/org/immud1/job/\u0667", 0),
         ("/org/immud1/tomb/7", 0),
