@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from immud import lean, log
-from immud.bus.stream import Stream, close_all, connect
+from immud.bus.stream import MESSAGE_MAX, Stream, close_all, connect
 
 lean.block()
 try:
@@ -146,9 +146,16 @@ class Connection:
 
     @classmethod
     async def open(
-        cls, address: str, timeout: float = CALL_TIMEOUT, *, direct: bool = False
+        cls,
+        address: str,
+        timeout: float = CALL_TIMEOUT,
+        *,
+        direct: bool = False,
+        unasked_max: int = MESSAGE_MAX,
     ) -> "Connection":
         """Connect, authenticate and say Hello; `direct` to a peer, which is no bus.
+
+        Calls and signals of more than `unasked_max` bytes are not even read.
 
         Raises OSError where nobody listens or the bus turns us away, TimeoutError.
         """
@@ -156,7 +163,7 @@ class Connection:
         self.direct = direct
         async with asyncio.timeout(timeout):
             sock = await connect(address)
-            self._stream = Stream(sock, self._received, self._ended)
+            self._stream = Stream(sock, self._received, self._ended, unasked_max)
             if direct:
                 return self
             try:

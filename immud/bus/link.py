@@ -14,7 +14,7 @@ from immud.bus.adapter import BusError, Connection, Disconnected, Signal, bus_ad
 from immud.bus.appear import Appearance
 from immud.bus.polkit import Polkit
 from immud.bus.standard import DBUS
-from immud.bus.stream import parse_address
+from immud.bus.stream import UNASKED_MAX, parse_address
 from immud.bus.tree import Tree
 from immud.model import Problem, Severity
 from immud.service import Changed, Service
@@ -79,7 +79,7 @@ class Link:
         while True:
             appearance.forget()
             try:
-                return await Connection.open(self._address)
+                return await Connection.open(self._address, unasked_max=UNASKED_MAX)
             except FileNotFoundError:
                 delay, limit = RETRY_FIRST, None
             except (OSError, BusError, TimeoutError) as error:

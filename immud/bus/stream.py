@@ -15,13 +15,20 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 HEADER = 16
-"""Bytes that tell how long a message is (D-Bus specification, "Message Format")."""
+"""Bytes that tell how long a message is, and what (D-Bus specification, "Message Format")."""
+REPLIES = (2, 3)
+"""Types of messages that come because we asked: METHOD_RETURN and ERROR."""
 MESSAGE_MAX = 4 << 20
 """Longer messages are skipped: the specification allows 128 MiB, nothing of ours needs it."""
+UNASKED_MAX = 64 << 10
+"""What a service takes of calls and signals, which anybody may send: making objects of the 4 MiB
+above would keep the loop for seconds."""
 UNSENT_MAX = 16 << 20
 """A bus that leaves this many bytes unread is as good as gone."""
 AT_ONCE = 16
 """Messages handled before the loop may look at anything else."""
+READ_AT_ONCE = 64 << 10
+"""Bytes read before it may."""
 DESCRIPTORS_MAX = 253
 """SCM_MAX_FD of the kernel."""
 
@@ -29,14 +36,24 @@ Received = Callable[[bytes, list[int]], None]
 
 
 class Stream:
-    """`received` gets each message and owns its descriptors; `lost` is called once."""
+    """`received` gets each message and owns its descriptors; `lost` is called once.
+
+    Messages longer than MESSAGE_MAX are skipped, and but for replies those longer than
+    `unasked_max`.
+    """
 
     def __init__(
-        self, sock: socket.socket, received: Received, lost: Callable[[Exception | None], None]
+        self,
+        sock: socket.socket,
+        received: Received,
+        lost: Callable[[Exception | None], None],
+        unasked_max: int = MESSAGE_MAX,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._received, self._lost = received, lost
+        self._unasked_max = unasked_max
+        self._left = 0
         self._buffer = bytearray()
         self._fds: list[int] = []
         self._skip = 0
@@ -64,6 +81,7 @@ class Stream:
     # Reading
 
     def _readable(self) -> None:
+        self._left = READ_AT_ONCE
         try:
             for _ in range(AT_ONCE):
                 if not self.closed:
@@ -74,15 +92,15 @@ class Stream:
             self.close(error)
 
     def _read_message(self) -> None:
-        """One message. BlockingIOError where the rest of it has not come yet."""
+        """One message. BlockingIOError where the rest of it comes later."""
         while self._skip:
-            self._skip -= len(self._receive(min(self._skip, 65536)))
+            self._skip -= len(self._receive(self._skip))
             close_all(self._fds)
         # Never beyond the end of a message: descriptors arrive with its first byte, and
         # reading into the next one would give it the descriptors of this one.
         self._fill(HEADER)
         size = message_size(self._buffer)
-        if size > MESSAGE_MAX:
+        if size > (MESSAGE_MAX if self._buffer[1] in REPLIES else self._unasked_max):
             self._skip = size - len(self._buffer)
             self._buffer.clear()
             return
@@ -96,14 +114,18 @@ class Stream:
             self._buffer += self._receive(size - len(self._buffer))
 
     def _receive(self, size: int) -> bytes:
+        if not self._left:
+            # The socket stays readable, so the loop comes back when it has been elsewhere.
+            raise BlockingIOError
         data, ancillary, _, _ = self._socket.recvmsg(
-            size, socket.CMSG_SPACE(DESCRIPTORS_MAX * 4), socket.MSG_CMSG_CLOEXEC
+            min(size, self._left), socket.CMSG_SPACE(DESCRIPTORS_MAX * 4), socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, rights in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds = array.array("i")
                 fds.frombytes(rights[: len(rights) - len(rights) % fds.itemsize])
                 self._fds += fds
+        self._left -= len(data)
         if not data:
             raise EOFError("The bus closed the connection.")
         return data

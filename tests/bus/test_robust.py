@@ -163,12 +163,12 @@ async def test_messages_nobody_has_heard_of(bus: PrivateBus, link: Link, offset:
 class Wire:
     """A stream with a socket we hold the other end of."""
 
-    def __init__(self) -> None:
+    def __init__(self, unasked_max: int = stream.MESSAGE_MAX) -> None:
         ours, self.far = socket.socketpair()
         ours.setblocking(False)
         self.messages: list[tuple[bytes, int]] = []
         self.errors: list[Exception | None] = []
-        self.stream = Stream(ours, self.received, self.errors.append)
+        self.stream = Stream(ours, self.received, self.errors.append, unasked_max)
 
     def received(self, data: bytes, fds: list[int]) -> None:
         self.messages.append((data, len(fds)))
@@ -183,8 +183,11 @@ class Wire:
         self.far.close()
 
 
-def message(body: bytes) -> bytes:
-    return struct.pack("<cBBBIII", b"l", 1, 0, 1, len(body), 1, 0) + body
+CALL, METHOD_RETURN, ERROR, SIGNAL = 1, 2, 3, 4
+
+
+def message(body: bytes, kind: int = CALL) -> bytes:
+    return struct.pack("<cBBBIII", b"l", kind, 0, 1, len(body), 1, 0) + body
 
 
 async def test_framing_byte_by_byte_and_all_at_once() -> None:
@@ -209,13 +212,55 @@ async def test_descriptors_stay_with_their_message() -> None:
     wire.close()
 
 
-async def test_too_long_a_message_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "MESSAGE_MAX", 1000)
-    wire = Wire()
-    socket.send_fds(wire.far, [message(b"x" * 5000)], [wire.far.fileno()])
-    wire.far.send(message(b"next"))
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [(CALL, 1000), (METHOD_RETURN, 9000), (ERROR, 9000), (SIGNAL, 1000), (0x80, 1000)],
+)
+async def test_too_long_a_message_is_skipped(
+    monkeypatch: pytest.MonkeyPatch, kind: int, limit: int
+) -> None:
+    """What comes unasked sooner than what we have asked for."""
+    monkeypatch.setattr(stream, "MESSAGE_MAX", 9000)
+    wire = Wire(unasked_max=1000)
+    fits = message(b"x" * (limit - stream.HEADER), kind)
+    for data in (fits, message(b"x" * (limit - stream.HEADER + 1), kind), message(b"next")):
+        socket.send_fds(wire.far, [data], [wire.far.fileno()])
     await wire.settle()
-    assert wire.messages == [(message(b"next"), 0)]
+    assert wire.messages == [(fits, 1), (message(b"next"), 1)]
+    wire.close()
+
+
+async def test_what_nobody_asked_for_is_short(bus: PrivateBus, link: Link) -> None:
+    """A stranger's long call is not even read; his next one is, and a client's limit is another."""
+    peer = await Connection.open(bus.address)
+    body = ("org.immud1", ROOT, MANAGER, "ListTombs", "ay")
+    with pytest.raises(TimeoutError):
+        await peer.call(*body, bytes(stream.UNASKED_MAX), timeout=0.5)
+    with pytest.raises(BusError, match="takes"):
+        await peer.call(*body, bytes(stream.UNASKED_MAX - 500))
+    heard: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    peer.on_signal.append(
+        lambda signal: heard.set_result(len(signal.body[0])) if signal.path == ROOT else None
+    )
+    await peer.call_bus("AddMatch", "s", "type='signal',sender='org.immud1'")
+    assert link.connection
+    link.connection.emit(ROOT, MANAGER, "Long", "ay", bytes(stream.UNASKED_MAX))
+    assert await asyncio.wait_for(heard, 5) == stream.UNASKED_MAX
+    peer.close()
+
+
+@pytest.mark.parametrize("kind", [CALL, METHOD_RETURN])
+async def test_a_long_message_does_not_keep_the_loop(kind: int) -> None:
+    """Be it skipped or taken, others have their turn after every 64 KiB."""
+    wire = Wire(unasked_max=1000)
+    wire.far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    long, turns = message(b"x" * 180_000, kind), 0
+    assert wire.far.send(long + message(b"next")) == len(long + message(b"next"))
+    while (message(b"next"), 0) not in wire.messages:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= len(long) / stream.READ_AT_ONCE
+    assert len(wire.messages) == (2 if kind == METHOD_RETURN else 1)
     wire.close()
 
 
