@@ -85,6 +85,7 @@ class Daemon:
         self._stopping = False
         self._times = {**dict(self._facts.times), "DaemonStart": now()}
         self._jobs = Jobs(self._notify)
+        self._reconciling = asyncio.Lock()
         self._mounts = MountWatch(self._table_changed)
         self._udev = UdevWatch(self._device, self._coming)
         kernel_log = KernelLog()
@@ -198,8 +199,10 @@ class Daemon:
             raise ImmudError("This boot has no layout; a reboot without immud=off has one.")
         if self._facts.layout == "skipped":
             raise ImmudError("This boot has no layout: the boots before it failed; reboot.")
-        await run(*command("reconcile"), timeout=60, allowed=(0, 1))
-        self._facts = facts.read() or self._facts
+        # Two at once would both see what is missing, and mount it twice.
+        async with self._reconciling:
+            await run(*command("reconcile"), timeout=60, allowed=(0, 1))
+            self._facts = facts.read() or self._facts
         self.refresh()
         errors = [p for p in self._look().problems if p.severity == Severity.ERROR]
         if errors:

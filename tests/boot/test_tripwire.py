@@ -75,6 +75,18 @@ async def main():
 asyncio.run(main())
 """
 
+# Two reconcile jobs at once, until they are done.
+_RECONCILE = """
+import asyncio, sys
+sys.path.append("/usr/lib/python3/dist-packages")
+from immud.client import Client
+async def main():
+    async with Client() as client:
+        jobs = await asyncio.gather(*(client.reconcile() for _ in range(2)))
+        await asyncio.gather(*map(client.wait, jobs))
+asyncio.run(main())
+"""
+
 # Ten times writable and back, with the time of each.
 _WRITABLE = """
 import sys, time
@@ -220,6 +232,22 @@ def test_within_milliseconds_and_with_all_a_program_needs(machine: Container) ->
     assert machine.run("immud", "verify", "--fix").stdout == (
         "Everything is as this boot left it.\n"
     )
+
+
+def test_reconciled_twice_at_once_there_is_one_mount(machine: Container) -> None:
+    # Between looking and mounting there are some milliseconds; here they do not have to be met.
+    code = "/usr/lib/python3/dist-packages/immud/early"
+    slow = 's/failed = execute.perform(todo, execute/__import__("time").sleep(0.5); &/'
+    machine.disk.run("sed", "-i", slow, f"{code}/main.py")
+    machine.disk.run("grep", "-q", "sleep(0.5)", f"{code}/main.py")
+    machine.disk.run("sh", "-c", f"rm {code}/__pycache__/main.*")
+    boot(machine)
+    before = machine.mounts("/etc")
+    assert len(before) == 1
+    machine.run("umount", "-l", "/etc")
+    machine.run("/usr/bin/python3", "-c", _RECONCILE)
+    assert machine.mounts("/etc") == before
+    become(machine, set())
 
 
 def test_a_service_s_own_namespace_and_the_policy_relock(machine: Container) -> None:
