@@ -16,7 +16,8 @@ transient service, whose control group it has joined:
     executes the command
     ends -----------------------> ends -------------------> ends
                                                             PID 1 kills what is left, and
-                                                            runs lease-end: record, journal
+                                                            runs lease-end: what left the
+                                                            control group, record, journal
 
 Kill any of them and the rest follows. No daemon is needed: it reads the records. Like
 phase 1 this needs no library, since to start an interpreter is most of what a lease

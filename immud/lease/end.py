@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from immud.lease import journal, record
+from immud.lease import journal, leftover, record
 from immud.lease.begin import fields, running
 
 SET = 2_000_000
@@ -16,10 +16,14 @@ FILES_MAX = 5000
 def end(id: str) -> None:
     """Take the lease off the record and tell the journal: PID 1 runs this whatever happened.
 
-    Nothing of the lease runs any more.
+    Nothing runs in the lease's control group any more.
     """
     lease = record.read(id)
-    record.remove(id)
+    try:
+        # On record as long as something may write, so that nobody takes it for tampering.
+        killed = leftover.kill(lease.mnt_ns) if lease else []
+    finally:
+        record.remove(id)
     if lease is None:
         return
     os.nice(19)  # somebody may be at work on this machine
@@ -40,6 +44,10 @@ def end(id: str) -> None:
         )
     if result == "timeout":
         text = f"it was ended when its time was up; {text}"
+    told["IMMUD_KILLED"] = str(len(killed))
+    if killed:
+        names = ", ".join(sorted(set(killed)))
+        text += f"; processes that had left its control group were killed: {len(killed)} ({names})"
     told["IMMUD_RESULT"] = result
     journal.tell(f"A lease on / and /usr ended after {lasted:.0f} s: {text}.", journal.ENDED, told)
 

@@ -141,6 +141,20 @@ def test_its_time_is_up(machine: Container) -> None:
     assert "its time was up" in ended(machine, told.stdout.strip())["MESSAGE"]
 
 
+@pytest.mark.parametrize(
+    "leaving", ["su -c 'exec sleep 1000' alice", "systemd-run --quiet --scope sleep 1000"]
+)
+def test_what_left_its_control_group_ends_with_it(machine: Container, leaving: str) -> None:
+    script = f"echo $IMMUD_LEASE; {leaving} >/dev/null 2>&1 & exec sleep 1001 >/dev/null"
+    told = unlock(machine, "--for", "2s", "--", "sh", "-c", script)
+    entry = ended(machine, told.stdout.strip())
+    assert "its time was up" in entry["MESSAGE"]
+    assert "sleep" in entry["MESSAGE"].split("killed: ")[1]
+    assert int(entry["IMMUD_KILLED"]) >= 1
+    # What a session brings, and what is asked about its user, is there for a while.
+    machine.run("systemctl", "stop", "user@1000", "systemd-userdbd.socket", "systemd-userdbd")
+
+
 def test_in_a_lease_there_is_no_other(machine: Container) -> None:
     told = unlock(machine, "--", "immud", "unlock", "--", "sh", "-c", f"ls {LEASES} | wc -l")
     assert told.stdout == "1\n"

@@ -1,0 +1,33 @@
+"""The end of what runs in a lease's mount namespace when the lease is over."""
+
+import os
+
+from immud.early import kernel
+from immud.lease import leftover
+from immud.tripwire import elsewhere
+from tests.kernel.test_tripwire_elsewhere import WRITABLE, process
+from tests.support.namespaces import in_namespace
+
+
+def namespace(pid: int) -> int:
+    return os.stat(f"/proc/{pid}/ns/mnt").st_ino
+
+
+def has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+@in_namespace
+def test_what_is_in_the_namespace_is_killed_and_nothing_else() -> None:
+    kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
+    with process() as other, process("/", WRITABLE) as pid:
+        assert leftover.kill(namespace(pid)) == [elsewhere.command(other)]
+        assert (has_ended(pid), has_ended(other)) == (True, False)
+
+
+@in_namespace
+def test_a_namespace_that_got_the_number_of_the_lease_s_is_left_alone() -> None:
+    kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
+    with process() as service:
+        assert leftover.kill(namespace(service)) == []
+        assert not has_ended(service)
