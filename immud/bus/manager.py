@@ -135,7 +135,8 @@ def interface(service: Service, published: Published) -> Interface:
             takes=("a{sv} options",),
             gives=("aa{sv} findings",),
             doc="Look at everything, also at superblocks and other mount namespaces, which notify "
-            "nobody. Returns all findings, with their properties.",
+            "nobody. Returns all findings, with their properties; an error where that could not "
+            "be done.",
         ),
         Signal("FindingRaised", "u id", "o finding", "s kind", "s path", "s text"),
         Signal("FindingCleared", "u id", "o finding", "s kind", "s path", "s text"),

@@ -37,8 +37,9 @@ COMMANDS = (
         "check that nothing protected was tampered with",
         "Has the daemon look at everything the tripwire watches, also at file systems and mount "
         "namespaces that announce nothing, and prints what is not as this boot left it. Exits "
-        "with 1 if there is such a finding. With --fix, puts mounts and links back first. With "
-        "--metrics, for node_exporter's textfile collector; the file is replaced in one step.",
+        "with 1 if there is such a finding, or if not everything could be looked at. With --fix, "
+        "puts mounts and links back first. With --metrics, for node_exporter's textfile "
+        "collector; the file is replaced in one step.",
         "verify",
         "verify",
         (

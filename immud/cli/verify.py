@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from immud.cli.bus import talk
 from immud.cli.render import Style, visible
-from immud.errors import Unreachable
+from immud.errors import ImmudError, Unreachable
 
 if TYPE_CHECKING:
     from immud.client import Client
@@ -21,15 +21,18 @@ INTEGRITY = {"intact": 1, "violated": 0}
 
 
 def verify(arguments: Namespace) -> int:
-    """Look, print, and return 1 where there is a finding. Raises Unreachable without a daemon."""
+    """Look, print, and return 1 where there is a finding. Raises Unreachable without a daemon,
+    and ImmudError where it could not look at everything.
+    """
     try:
         if arguments.fix:
             talk(_fix)
         integrity, findings = talk(_ask)
-    except Unreachable:
+    except ImmudError as error:
         # Better no figures than those of yesterday, which would look like a good day.
         if arguments.metrics:
-            _replace(arguments.metrics, metrics(None, (), time.time()))
+            answered = None if isinstance(error, Unreachable) else "unknown"
+            _replace(arguments.metrics, metrics(answered, None, time.time()))
         raise
     if arguments.metrics:
         _replace(arguments.metrics, metrics(integrity, findings, time.time()))
@@ -76,13 +79,15 @@ def _who(finding: Finding) -> str:
     return f"{name} (pid {finding['Pid']}){unit}"
 
 
-def metrics(integrity: str | None, findings: Sequence[Finding], now: float) -> str:
-    """OpenMetrics text; `integrity` is None where the daemon cannot be reached. Pure."""
+def metrics(integrity: str | None, findings: Sequence[Finding] | None, now: float) -> str:
+    """OpenMetrics text; `integrity` is None where the daemon cannot be reached, `findings` where
+    it could not look. Pure.
+    """
     text = _family("immud_up", "Whether the daemon answered.", [("", integrity is not None)])
-    if integrity is not None:
-        if integrity in INTEGRITY:
-            said = "Whether everything protected is as the boot left it."
-            text += _family("immud_intact", said, [("", INTEGRITY[integrity])])
+    if integrity in INTEGRITY:
+        said = "Whether everything protected is as the boot left it."
+        text += _family("immud_intact", said, [("", INTEGRITY[integrity])])
+    if findings is not None:
         counts: dict[str, int] = {}
         for finding in findings:
             labels = f'{{kind="{_label(finding["Kind"])}",path="{_label(finding["Path"])}"}}'

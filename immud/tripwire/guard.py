@@ -80,6 +80,8 @@ class Guard:
         self._survey: asyncio.TimerHandle | None = None
         self._surveyed = float("-inf")
         self._looks_due = 0
+        # Why the last survey saw nothing, empty where it did.
+        self._blind = ""
         self._surveying: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -88,10 +90,12 @@ class Guard:
         return self._book.findings
 
     def problems(self, layout: Iterable[Problem]) -> tuple[Problem, ...]:
-        """The findings as problems, but for those the layout's own errors are about."""
+        """The findings as problems, but for those the layout's own errors are about, and what
+        could not be looked at.
+        """
         errors = (problem for problem in layout if problem.severity is Severity.ERROR)
         told = {problem.data.get("path") for problem in errors}
-        return tuple(
+        found = [
             Problem(
                 Severity.ERROR,
                 f"tripwire-{finding.kind}",
@@ -100,7 +104,11 @@ class Guard:
             )
             for finding in self.findings.values()
             if finding.path not in told or finding.namespace
-        )
+        ]
+        if self._blind:
+            text = f"{self._blind}; try again: immud verify"
+            found.append(Problem(Severity.WARNING, "tripwire-blind", text, {}))
+        return tuple(found)
 
     def start(self) -> None:
         """Begin to watch links and services, and look into the namespaces there are."""
@@ -244,8 +252,9 @@ class Guard:
                 elsewhere.survey, self._expected, thorough, timeout=CHILD_TIMEOUT
             )
         except (ImmudError, OSError, RuntimeError) as error:
-            self._log.warning(f"Other mount namespaces could not be looked at: {error}")
+            self._take_blind(f"Other mount namespaces could not be looked at: {error}")
             return
+        self._take_blind("")
         inside = {
             (kind, path, namespace): (pid, command, unit)
             for kind, path, _, _, namespace, pid, command, unit in sights
@@ -267,11 +276,21 @@ class Guard:
             who,
         )
 
+    def _take_blind(self, why: str) -> None:
+        if why != self._blind:
+            self._blind = why
+            self._changed()
+
     async def verify(self) -> None:
-        """Look at everything now: the whole table, superblocks, links, all namespaces."""
+        """Look at everything now: the whole table, superblocks, links, all namespaces.
+
+        Raises ImmudError where that cannot be done: what was not seen is not well.
+        """
         self._everything = True
         self._look()
         await asyncio.shield(self._begin_survey(thorough=True))
+        if self._blind:
+            raise ImmudError(f"{self._blind}; what is known of the rest: immud status")
 
     # What came of it
 

@@ -5,8 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from immud.bus.link import Link
 from immud.client import Client
+from immud.errors import ImmudError
 from immud.model import Breach, Finding
 from tests.bus.memory import MemoryService
 from tests.bus.private import NOBODY, PrivateBus
@@ -117,3 +120,20 @@ async def test_verify_without_a_daemon_is_3_and_leaves_no_good_figures(bus: Priv
     await bus.run(*IMMUD, "verify", "--metrics", str(metrics), status=3)
     assert "immud_intact" not in metrics.read_text()
     assert "immud_up 0\n" in metrics.read_text()
+
+
+async def test_verify_that_could_not_look_is_no_good_day(
+    bus: PrivateBus, link: Link, service: MemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def blind() -> None:
+        raise ImmudError("Other mount namespaces could not be looked at")
+
+    monkeypatch.setattr(service, "verify", blind)
+    metrics = Path(bus.directory, "immud.prom")
+    metrics.write_text("immud_intact 1\n")
+    said = await bus.run(*IMMUD, "verify", "--metrics", str(metrics), status=1)
+    assert said == "immud: Other mount namespaces could not be looked at\n"
+    text = metrics.read_text()
+    assert "immud_up 1\n" in text
+    assert "immud_intact" not in text
+    assert "immud_findings" not in text

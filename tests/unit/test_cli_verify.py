@@ -70,9 +70,10 @@ def test_openmetrics() -> None:
 
 
 def test_no_daemon_is_no_good_day() -> None:
-    text = verify.metrics(None, [], 1.5)
+    text = verify.metrics(None, None, 1.5)
     assert "immud_up 0\n" in text
     assert "immud_intact" not in text
+    assert "immud_findings" not in text
     assert "immud_intact" not in verify.metrics("unknown", [], 1.5)
 
 
