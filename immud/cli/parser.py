@@ -199,9 +199,12 @@ COMMANDS = (
         "Runs one command for which / and /usr are writable, while everybody else keeps seeing "
         "them read-only. It runs here, with this terminal and environment, as root; when it ends, "
         "so does all that it has started, and its exit status is the one you get. Without a "
-        "command, a shell. Whoever is not root is asked by polkit, by way of pkexec. The journal "
-        "has who, when, and which files under /usr changed. Where /usr is an image, this is a "
-        "trial: what is written to /usr, and to dpkg's database, is gone afterwards.",
+        "command, a shell. Whoever is not root is asked by polkit, by way of pkexec: of the "
+        "environment the command then has the terminal and the language alone, its PATH is one "
+        "for root, and the exit status is 126 if you dismiss the question and 127 if you are not "
+        "authorised. The journal has who, when, and which files under /usr changed. Where /usr is "
+        "an image, this is a trial: what is written to /usr, and to dpkg's database, is gone "
+        "afterwards.",
         "unlock",
         "unlock",
         (

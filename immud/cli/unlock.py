@@ -49,9 +49,10 @@ def run(command: list[str], *, limit: str, reason: str) -> NoReturn:
     seconds = duration(limit) if limit else 0
     if not command:
         command = [_shell()]
-    program = _find(command[0])
+    # First of all: what is not in a user's PATH, as all of /usr/sbin, may be in root's.
     if os.geteuid() != 0:
         _ask_polkit(["--for", limit] * bool(limit) + ["--reason", reason] * bool(reason), command)
+    program = _find(command[0])
     if begin.locked():
         try:
             lease = begin.begin(tuple(command), reason=reason, seconds=seconds)
@@ -64,7 +65,8 @@ def run(command: list[str], *, limit: str, reason: str) -> NoReturn:
 def _ask_polkit(options: list[str], command: list[str]) -> NoReturn:
     """Become root by way of pkexec(1), which asks polkit for org.immud1.unlock.
 
-    It keeps the terminal, and the session, that the command is to have.
+    It keeps the terminal, and the session, that the command is to have. The environment it
+    makes anew, and where nobody is authorised the status is its own.
     """
     given = ["immud", "unlock", *options, "--", *command]
     try:

@@ -41,6 +41,12 @@ The daemon cannot be reached.
 .TP
 .B 4
 Not authorised.
+.PP
+That of
+.B immud unlock
+is the command's, 127 if there is no such command, and
+.BR pkexec (1)'s
+where that asked in vain.
 .SH FILES
 .TP
 .I /etc/immud/immud.toml

@@ -236,10 +236,13 @@ def test_who_is_not_root_asks_polkit(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "pkexec").write_text("")
     (tmp_path / "pkexec").chmod(0o755)
-    with pytest.raises(unlock.NotFound):
-        unlock.run(["true", "--x"], limit="5m", reason="two words")
+    # Not in this PATH, but maybe in root's.
+    with pytest.raises(unlock.NotFound, match="pkexec"):
+        unlock.run(["no-such-thing", "--x"], limit="5m", reason="two words")
     argv = ["pkexec", "--keep-cwd", "/usr/bin/immud", "unlock", "--for", "5m", "--reason"]
-    assert became == [(str(tmp_path / "pkexec"), [*argv, "two words", "--", "true", "--x"])]
+    assert became == [
+        (str(tmp_path / "pkexec"), [*argv, "two words", "--", "no-such-thing", "--x"])
+    ]
 
     def found(name: str) -> str:
         if name == "pkexec":
