@@ -50,8 +50,8 @@ def enable(wanted: str = "", root: str = "/", etc_source: str = "/etc") -> str:
             _write(os.path.join(etc, CONF.removeprefix("/etc/")), text)
     link = os.path.join(root, LINK[1:])
     if chosen == "refuse":
-        _unlink(link)
-    elif not _is_ours(link) and os.path.isdir(os.path.join(root, "etc/apt")):
+        return _unlink(link)
+    if not _is_ours(link) and os.path.isdir(os.path.join(root, "etc/apt")):
         try:
             os.symlink(WRAPPER, link)
         except OSError as error:
@@ -60,13 +60,13 @@ def enable(wanted: str = "", root: str = "/", etc_source: str = "/etc") -> str:
     return ""
 
 
-def disable(root: str = "/", etc_source: str = "/etc") -> None:
-    """Leave apt and dpkg as they were."""
+def disable(root: str = "/", etc_source: str = "/etc") -> str:
+    """Leave apt and dpkg as they were; what to tell. Raises OSError."""
     with _each_etc(root, etc_source) as places:
         for etc in places:
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(etc, CONF.removeprefix("/etc/")))
-    _unlink(os.path.join(root, LINK[1:]))
+    return _unlink(os.path.join(root, LINK[1:]))
 
 
 @contextmanager
@@ -100,6 +100,15 @@ def _is_ours(link: str) -> bool:
         return False
 
 
-def _unlink(link: str) -> None:
-    if _is_ours(link):
+def _unlink(link: str) -> str:
+    """Take the link away; what to tell where /usr/local is read-only, as all of /usr may be."""
+    if not _is_ours(link):
+        return ""
+    try:
         os.unlink(link)
+    except OSError as error:
+        why = f"{LINK} could not be removed ({error.strerror})"
+        return (
+            f"{why}, so plain dpkg has a lease where it needs one until: immud unlock -- rm {LINK}"
+        )
+    return ""

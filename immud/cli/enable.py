@@ -126,16 +126,19 @@ def disable(arguments: Namespace) -> int:
     require_root("immud disable")
     root: str = arguments.root
     elsewhere = _elsewhere(root)
-    # The unit first: interrupted here, a plan that nothing reads is left.
-    systemctl("disable", root)
-    etc_source = dict(elsewhere).get("/etc", "/etc")
-    follow(etc_source, enabled=False, root=root)
-    apt.disable(root, etc_source)
-    if os.path.realpath(root) == "/":
-        with suppress(FileNotFoundError):
-            os.unlink(facts.LATER)
-    removed = remove_plan(root)
-    lasting(root)
+    try:
+        # The unit first: interrupted here, a plan that nothing reads is left.
+        systemctl("disable", root)
+        etc_source = dict(elsewhere).get("/etc", "/etc")
+        follow(etc_source, enabled=False, root=root)
+        if notice := apt.disable(root, etc_source):
+            print(notice, file=sys.stderr)
+        if os.path.realpath(root) == "/":
+            with suppress(FileNotFoundError):
+                os.unlink(facts.LATER)
+        removed = remove_plan(root)
+    finally:
+        lasting(root)
     if removed:
         print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
         print("Links stay, and are valid without immud; immud release puts directories back.")
