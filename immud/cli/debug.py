@@ -38,7 +38,8 @@ PROGRAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("state", ("immud", "status", "--json")),
     ("findings", ("immud", "verify", "--json")),
     ("next boot", ("immud", "plan")),
-    ("units", ("systemctl", "--no-pager", "--full", "status", "immud*")),
+    # Not of leases: that would have the command lines of all that runs in them.
+    ("units", ("systemctl", "--no-pager", "--full", "status", "immud.*", "immud-[!l]*")),
     ("unit file", ("systemctl", "--no-pager", "cat", "immud.service")),
     ("ordering", ("systemd-analyze", "--no-pager", "critical-chain", "immud.service")),
     ("failed units", ("systemctl", "--no-pager", "--failed")),
@@ -48,10 +49,14 @@ PROGRAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 JOURNAL = ("--no-pager", "--no-hostname", "-o", "short-monotonic")
 
-# fstab(5) and the kernel's command line can hold passwords; nothing of immud's own does.
+# fstab(5) and the kernel's command line can hold passwords; nothing of immud's own does. cifs
+# takes "pass" as well.
 _SECRET = re.compile(
-    r"(?i)\b([\w.-]*(?:passw|secret|credential|token|passphrase)[\w.-]*)=([^\s,]+)"
+    r"(?i)\b([\w.-]*(?:pass|(?:passw|passphrase|secret|credential|token)[\w.-]*))=([^\s,]+)"
 )
+# What somebody had a lease for is theirs: `echo root:x | chpasswd`. Further lines of a message are
+# indented, by journalctl(1) and systemctl(1).
+_COMMAND = re.compile(r"(\blease on \S.* was given to (?:root|uid \d+): ).*(?:\n[ \t].*)*")
 
 
 def debug(arguments: Namespace) -> int:
@@ -92,8 +97,8 @@ def _part(title: str, text: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """`text` with values left out that look secret by the names before them."""
-    return _SECRET.sub(r"\1=[left out]", text)
+    """`text` without the commands of leases, and values that look secret by their names."""
+    return _SECRET.sub(r"\1=[left out]", _COMMAND.sub(r"\1[left out]", text))
 
 
 def _content(path: str) -> str:

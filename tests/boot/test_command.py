@@ -46,12 +46,18 @@ def test_a_report_has_what_is_needed_and_no_secret(container: Container) -> None
     container.disk.write("/etc/immud/immud.toml", tomb)
     container.disk.write("/etc/fstab", "//nas/x /mnt/x cifs noauto,password=hunter2 0 0\n")
     container.boot()
+    # One lease that is over, and one that is not.
+    container.run("immud", "unlock", "--", "sh", "-c", "echo hunter2\n\n\t echo hunter2\n")
+    lasting = "setsid immud unlock -- sh -c 'touch /run/go; sleep 100; : hunter2' >/dev/null 2>&1 &"
+    container.run("sh", "-c", f"{lasting} until [ -e /run/go ]; do sleep 0.02; done")
     whole = container.run("immud", "debug").stdout
+    assert whole.count("was given to root: [left out]\n") >= 2
     for part in ("immud.toml", "mountinfo", "packages", "unit file", "journal of this boot"):
         assert f"{part} ==" in whole, part
     assert '"root_read_only": true' in whole
     assert "Layout done" in whole or "immud.service" in whole
     assert "hunter2" not in whole
+    container.run("systemctl", "stop", "immud-lease-*")
     explained = container.run("journalctl", "-b", "-x", "-u", "immud", "--no-pager").stdout
     assert "Subject: immud is on the bus" in explained
     told = container.run("immud", "debug", "--output", "/var/tmp/report").stdout
