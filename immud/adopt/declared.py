@@ -4,17 +4,9 @@ import os
 
 from immud.adopt.facts import Declared
 from immud.early.plan import unescape
+from immud.tripwire.places import UNITS
 
 FSTAB = "/etc/fstab"
-UNITS = (
-    "/etc/systemd/system",
-    "/run/systemd/system",
-    "/run/systemd/generator.early",
-    "/run/systemd/generator",
-    "/run/systemd/generator.late",
-    "/usr/local/lib/systemd/system",
-    "/usr/lib/systemd/system",
-)
 
 
 def mounts(fstab: str = FSTAB, units: tuple[str, ...] = UNITS) -> tuple[Declared, ...]:

@@ -2,11 +2,12 @@
 
 import os
 
-# Where only the system's own administrator, or a generator at boot, can put a unit: not where
-# systemd-mount(1) puts those it makes on the fly.
+# Where only the system's own administrator, a package, or a generator at boot can put a mount unit
+# (systemd.unit(5)): not where systemd-mount(1) puts those it makes on the fly.
 UNITS = (
-    *("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system"),
+    *("/etc/systemd/system", "/run/systemd/system"),
     *("/run/systemd/generator.early", "/run/systemd/generator", "/run/systemd/generator.late"),
+    *("/usr/local/lib/systemd/system", "/usr/lib/systemd/system"),
 )
 
 

@@ -12,6 +12,7 @@ from immud.early.plan import BootPlan, Row
 from immud.layout import TABLES
 from immud.model import Breach, LinkFact
 from immud.tripwire.expect import expect
+from immud.tripwire.places import is_declared
 from immud.tripwire.rule import Broken, Expected, Seen, Tomb, judge, judge_other
 
 DISK = "8:1"
@@ -281,3 +282,21 @@ def test_what_is_boring_is_never_a_breach(target: str, dev: str, root: str, decl
         if expected.boring(dev, root, target):
             assert judge_other(expected, where, declared=declared) is None
             assert judge_other(expected, where, namespace=7) is None
+
+
+@pytest.mark.parametrize(
+    ("directory", "declared"),
+    [
+        ("/etc/systemd/system", True),
+        ("/usr/local/lib/systemd/system", True),
+        ("/usr/lib/systemd/system", True),
+        ("/run/systemd/generator", True),
+        ("/run/systemd/transient", False),
+    ],
+)
+def test_where_a_mount_is_declared(
+    monkeypatch: pytest.MonkeyPatch, directory: str, *, declared: bool
+) -> None:
+    monkeypatch.setattr("os.path.lexists", lambda path: path == f"{directory}/my-data.mount")
+    assert is_declared("/my/data") == declared
+    assert not is_declared("/my")
