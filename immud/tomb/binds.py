@@ -29,6 +29,7 @@ from immud.errors import ImmudError
 from immud.model import Problem, Severity
 from immud.tomb import beneath, bindhooks, dm
 from immud.tomb.mounts import MARK
+from immud.tomb.place import has_content
 from immud.tomb.volume import Volume
 
 _HOST = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
@@ -167,7 +168,7 @@ def _show(entry: MountEntry, top: int, path: str, place: tuple[int, str, str, in
                 raise ImmudError("one is a directory, and the other is not.")
             if found.st_dev == os.fstat(top).st_dev:
                 raise ImmudError("that place is on the tomb itself.")
-            hides = bool(found.st_size) if kind == stat.S_IFREG else _any_in(target)
+            hides = bool(found.st_size) if kind == stat.S_IFREG else has_content(target)
             _move(source, target, read_only=entry.read_only)
             return hides
 
@@ -210,11 +211,6 @@ def _walk(base: int, above: str, path: str, resolve: int) -> int:
             f"{posixpath.join(above, path)} is behind a link or on another file system, "
             "or is no directory on the way."
         ) from error
-
-
-def _any_in(directory: int) -> bool:
-    with _opened(os.open(".", beneath.DIRECTORY | os.O_CLOEXEC, dir_fd=directory)) as listed:
-        return bool(os.listdir(listed))
 
 
 def _why(error: ImmudError | OSError) -> str:

@@ -25,6 +25,7 @@ from immud.errors import DamagedVolume, ImmudError
 from immud.tomb import idmap
 from immud.tomb.filesystems import ATTRIBUTES, parameters
 from immud.tomb.idmap import UserMap
+from immud.tomb.place import has_content, opened
 
 BITS = {
     "ro": MOUNT_ATTR_RDONLY,
@@ -113,12 +114,13 @@ def build(source: str, fstype: str, options: list[str], users: UserMap = ()) -> 
 
 
 def place(tree: int, target: str) -> bool:
-    """Put a detached mount at `target`; whether that hides something."""
-    os.makedirs(target, 0o755, exist_ok=True)
-    with os.scandir(target) as inside:
-        # An empty file system is no reason to complain about its lost+found.
-        hidden = any(inside)
-    kernel.move_mount(tree, target)
+    """Put a detached mount at `target`; whether that hides something. Raises as `opened`."""
+    directory = opened(target)
+    try:
+        hidden = has_content(directory)
+        kernel.move_mount(tree, "", dir_fd=directory)
+    finally:
+        os.close(directory)
     return hidden
 
 

@@ -16,6 +16,7 @@ from immud.early import kernel, mountinfo
 from immud.early.kernel import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID
 from immud.tomb import absent
 from immud.tomb.absent import Home, User
+from immud.tomb.place import has_content, opened
 
 LOCK = "/run/immud/absent.lock"
 SKELETON = "/etc/skel"
@@ -33,20 +34,22 @@ def ensure(target: str, configured: str, size: str, note: str, files: bool) -> s
     with _locked():
         if mountinfo.top(mountinfo.read(), target):
             return ""
-        os.makedirs(target, 0o755, exist_ok=True)
-        with os.scandir(target) as inside:
-            empty = not any(inside)
-        if not configured and not empty:
-            return str(absent.Absent.DIRECTORY)
-        homes = absent.homes(_users(files=files), target, os.path.realpath)
-        mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
-        if mode is absent.Absent.VOLATILE:
-            tree = build(size, homes, note)
-            try:
-                kernel.move_mount(tree, target)
-            finally:
-                os.close(tree)
-        return str(mode)
+        directory = opened(target)
+        try:
+            empty = not has_content(directory)
+            if not configured and not empty:
+                return str(absent.Absent.DIRECTORY)
+            homes = absent.homes(_users(files=files), target, os.path.realpath)
+            mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
+            if mode is absent.Absent.VOLATILE:
+                tree = build(size, homes, note)
+                try:
+                    kernel.move_mount(tree, "", dir_fd=directory)
+                finally:
+                    os.close(tree)
+            return str(mode)
+        finally:
+            os.close(directory)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
-from immud.tomb import dm, drive, dyne, loops
+from immud.tomb import dm, drive, dyne, loops, place
 from immud.tomb.headstart import HeadStart
 from immud.tomb.unlock import Inner
 from immud.watch import table
@@ -45,7 +45,7 @@ class Volume:
         headstart: HeadStart | None = None,
     ) -> None:
         self.config = config
-        self.target = os.path.realpath(config.mount)
+        self.target = place.settled(config.mount)
         self.hidden = False
         self.unmounted = False
         self.inner: Inner | None = None

@@ -121,7 +121,8 @@ def test_killed_before_it_is_in_place_there_is_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed() -> None:
-        monkeypatch.setattr(kernel, "move_mount", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+        monkeypatch.setattr(kernel, "move_mount", lambda *_, **__: kill())
         ensure(place)
 
     with pytest.raises(ChildKilled):
