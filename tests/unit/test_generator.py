@@ -234,6 +234,15 @@ def test_a_var_partition_comes_first_and_is_left_to_its_own_unit(machine: Machin
     assert machine.generate() == {"immud.service": (f"After=var.mount {CLONES}",)}
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_the_last_line_of_fstab_counts_without_its_newline(machine: Machine, shell: str) -> None:
+    machine.plan()
+    machine.fstab("LABEL=h /home ext4 defaults 0 2\n" + FSTAB_VAR.rstrip())
+    assert "var.mount" not in machine.generate(shell)
+    machine.fstab("UUID=11-22 /var")
+    assert machine.generate(shell)["immud.service"] == (f"After=var.mount {CLONES}",)
+
+
 def test_mounts_below_a_covered_tree_come_after(machine: Machine) -> None:
     machine.plan()
     machine.fstab(
