@@ -249,6 +249,8 @@ def test_mounts_below_a_covered_tree_come_after(machine: Machine) -> None:
         "LABEL=l\t/var/log/\text4 defaults 0 2\n"
         "LABEL=d /home/my\\040data ext4 defaults 0 2\n"
         "LABEL=e /etc/pki ext4\n"
+        "LABEL=u /usr/local ext4\n"
+        "LABEL=s /usr/share/my\\040data ext4\n"
         "/dev/sdx /variety ext4\n"
         "/dev/sdy /home ext4\n"
         "/dev/sdz none swap sw 0 0\n"
@@ -259,7 +261,9 @@ def test_mounts_below_a_covered_tree_come_after(machine: Machine) -> None:
     after = ("After=immud.service",)
     assert machine.generate() == {
         **OWN_VAR,
-        "immud.service": (f"After={CLONES.removeprefix('home.mount ')}",),
+        "immud.service": ("After=opt.mount srv.mount root.mount mnt.mount media.mount",),
+        "usr-local.mount": after,
+        "usr-share-my\\x20data.mount": after,
         "var-log.mount": after,
         "home-my\\x20data.mount": after,
         "etc-pki.mount": after,
@@ -347,6 +351,7 @@ def test_a_torn_plan_and_no_fstab_are_survived(machine: Machine) -> None:
     [
         ({}, ""),
         ({}, FSTAB_VAR + "LABEL=log /var/log ext4 defaults 0 2\n/var/swap none swap sw 0 0\n"),
+        ({}, "LABEL=local /usr/local ext4 defaults 0 2\n"),
         ({"var": "LABEL=var:/sub"}, "LABEL=home /home ext4 defaults 0 2\n"),
         ({"etc": "LABEL=e", "usr": "/data/usr.img"}, "LABEL=d /data ext4 defaults 0 2\n"),
         ({"usr": "/var/data/usr.img"}, "LABEL=d /var/data ext4 defaults 0 2\n"),
