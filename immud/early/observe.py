@@ -52,10 +52,15 @@ def observe(
 
     `mounts` are those that matter, where the caller knows them already.
     """
+    mounts = mountinfo.read() if mounts is None else mounts
+    shut = () if root else tuple(f"{path}/" for path in _other_file_systems(plan, mounts))
     wanted = {path for row in plan.rows for path in (row.path, *row.directories)}
     return Observed(
-        mounts=mountinfo.read() if mounts is None else mounts,
-        paths={path: look(root + path) for path in wanted},
+        mounts=mounts,
+        paths={
+            path: ("directory", "") if f"{path}/".startswith(shut) else look(root + path)
+            for path in wanted
+        },
         fstab=fstab_targets(root + FSTAB),
         placed=frozenset(
             where
@@ -72,8 +77,28 @@ def paths_of(plan: BootPlan) -> set[str]:
     return {"/", "/usr", "/etc", "/var", "/etc/immud", *rows}
 
 
+def _other_file_systems(
+    plan: BootPlan, mounts: tuple[mountinfo.MountEntry, ...]
+) -> tuple[str, ...]:
+    """The rows' places at which a file system other than that of /, /usr and /var is mounted.
+
+    What is in one does not matter, and nobody looks: its server may be away, or it is systemd
+    that mounts it as soon as anybody does, once there is a network, which waits for phase 1.
+    """
+    base = [mountinfo.top(mounts, path) for path in ("/", "/usr", "/var")]
+    own = {entry.dev for entry in base if entry}
+    targets = {entry.target for entry in mounts}  # most places are none, and that is quickly said
+    places = targets.intersection(p for row in plan.rows for p in (row.path, *row.directories))
+    return tuple(
+        path for path in places if (entry := mountinfo.top(mounts, path)) and entry.dev not in own
+    )
+
+
 def look(path: str) -> tuple[str, str]:
-    """What is at `path`, and a link's content; `unknown` where the file system does not say."""
+    """What is at `path`, and a link's content; `unknown` where the file system does not say.
+
+    Nothing is mounted by looking, not even where an automount point came this very moment.
+    """
     try:
         return "link", os.readlink(path)
     except FileNotFoundError:
@@ -82,8 +107,17 @@ def look(path: str) -> tuple[str, str]:
         if error.errno != errno.EINVAL:  # EINVAL: it is there, and not a link
             return "unknown", ""
     try:
-        with os.scandir(path) as entries:
-            return ("directory" if next(entries, None) else "empty"), ""
+        # With O_PATH, and then by way of "."; anything else has an automount point mounted.
+        at = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+        finally:
+            os.close(at)
+        try:
+            with os.scandir(fd) as entries:
+                return ("directory" if next(entries, None) else "empty"), ""
+        finally:
+            os.close(fd)
     except NotADirectoryError:
         return "other", ""
     except OSError as error:

@@ -2,15 +2,16 @@
 
 import errno
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 # Everything phase 1 loads late, because below the new root there is nothing to load from.
-from immud.early import elsewhere, facts, kernel, main, mountinfo, plan
+from immud.early import elsewhere, facts, kernel, main, mountinfo, observe, plan
 from immud.early.plan import BootPlan, Row
-from tests.support.namespaces import enter_root, namespaced
+from tests.support.namespaces import enter_root, forked, namespaced
 from tests.support.stock import stock_root
 
 LOADED_LATE = elsewhere.LOADED
@@ -197,6 +198,39 @@ def test_a_writer_keeps_the_root_writable_and_is_named(tmp_path: Path) -> None:
         os.close(fd)
         assert main.lay_out().layout == "done"
         assert refuses("/x")
+
+    booted(tmp_path, check)
+
+
+def automount(target: str) -> int:
+    """An automount point as systemd makes one, and where it says that somebody wants it."""
+    told, kernels = os.pipe()
+    daemon = os.fork()  # whoever is in its process group may look without being made to wait
+    if daemon == 0:
+        os.setpgid(0, 0)
+        signal.pause()
+    os.setpgid(daemon, daemon)
+    options = f"fd={kernels},pgrp={daemon},minproto=5,maxproto=5,direct"
+    kernel.mount("systemd-1", target, "autofs", 0, options)
+    os.set_blocking(told, False)
+    return told
+
+
+def test_nothing_is_mounted_by_looking(tmp_path: Path) -> None:
+    """Who looks waits for systemd, which waits for a network, which waits for phase 1."""
+
+    def check() -> None:
+        os.makedirs("/var/usrlocal")
+        pipes = [automount(path) for path in ("/home", "/srv", "/var/usrlocal")]
+        made = forked(main.lay_out, timeout=20)
+        states = {path: state for path, _, state, _ in made.links}
+        assert (states["/home"], states["/srv"]) == ("mounted", "mounted")
+        assert made.layout == "done", made.problems
+        # One that comes right after the table was read.
+        forked(lambda: observe.look("/home"), timeout=20)
+        for told in pipes:
+            with pytest.raises(BlockingIOError):
+                os.read(told, 1)
 
     booted(tmp_path, check)
 
