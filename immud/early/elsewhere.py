@@ -8,14 +8,13 @@ then fails, and with it what asked to be held back.
 import os
 from collections.abc import Callable
 
-from immud.early import namespaces, pid1, sources, tmpfiles
+from immud.early import facts, namespaces, pid1, sources, tmpfiles
 from immud.early.execute import Trees
 from immud.early.steps import Problem, Step
 
 # Its presence says that a directory is meant to be this machine's /etc or /var,
 # and not the empty mount point of a drive that is not there.
 MARKER = ".immud"
-SOURCES_OK = "/run/immud/sources.ok"
 
 # Once another /usr is in place nothing of the old one can be imported any more: what
 # the steps may need is loaded by now.
@@ -28,7 +27,7 @@ _TREES = ("/usr", "/etc", "/var")
 _PROBE = 20
 _PID1 = 30
 
-Then = Callable[[list[Problem]], list[Problem]]
+Then = Callable[[], list[Problem]]
 
 
 def settle(steps: tuple[Step, ...], trees: Trees) -> tuple[tuple[Step, ...], list[Problem], Then]:
@@ -56,17 +55,17 @@ def settle(steps: tuple[Step, ...], trees: Trees) -> tuple[tuple[Step, ...], lis
         text = f"{step.target} is the one on the disk, not {step.source}: {why}"
         problems.append(("error", code, text, (("path", step.target), ("source", step.source))))
     before = sources.systemd_of("/usr") if "/usr" in moved else None
+    cut_off = os.path.exists(facts.MOVED)
+    if moved & {"/usr", "/etc"}:
+        try:
+            facts.note(facts.MOVED)
+        except OSError as error:
+            problems.append(("error", "facts-unwritable", f"{facts.MOVED}: {error}", ()))
 
-    def then(failed: list[Problem]) -> list[Problem]:
-        held = [*problems, *(p for p in failed if p[1] == "mount-failed")]
-        if not any(code in ("source-missing", "mount-failed") for _, code, _, _ in held):
-            os.makedirs(os.path.dirname(SOURCES_OK), exist_ok=True)
-            os.close(os.open(SOURCES_OK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
-        if before and sources.systemd_of("/usr") != before:
-            return pid1.call("reexec", _PID1)
-        if "/etc" in moved:
-            return pid1.call("reload", _PID1)
-        return []
+    def then() -> list[Problem]:
+        if cut_off or (before and sources.systemd_of("/usr") != before):
+            return pid1.call("reexec", _PID1)  # which reloads as well
+        return pid1.call("reload", _PID1) if "/etc" in moved else []
 
     return tuple(settled), problems, then
 

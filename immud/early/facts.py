@@ -16,6 +16,11 @@ PLAN = DIRECTORY + "/plan"
 # Made by `immud enable` in a system that runs, which is not to be laid out any more: as soon as
 # the service is enabled, anybody's call on the bus may start it.
 LATER = DIRECTORY + "/later"
+# Its presence says that /etc and /var are the configured ones: see immud-sources.target.
+SOURCES_OK = DIRECTORY + "/sources.ok"
+# Made before another /usr or /etc is placed: a run that finds it follows one that was cut off,
+# maybe before it told PID 1.
+MOVED = DIRECTORY + "/moved"
 
 # Problems that are about a moment of the boot; all others are about something that can be
 # looked at, and are over when that is as it should be.
@@ -112,6 +117,12 @@ def read(path: str = PATH) -> Facts | None:
         elif name == "tree":
             facts.trees += ((fields[0], fields[1], fields[2], fields[3]),)
     return facts
+
+
+def note(path: str) -> None:
+    """Make the empty file `path`, whose presence says something."""
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def keep_plan(plan: BootPlan, path: str = PLAN) -> None:

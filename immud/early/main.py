@@ -101,6 +101,7 @@ def attempt(words: frozenset[str]) -> facts.Facts:
             "if boots failed; so only /usr is protected"
         )
         only_usr = plan.BootPlan(root=False)
+        _leave_sources()
         return lay_out((only_usr, "usr-only", [("error", "attempts-unwritable", text, ())]))
     if failed < attempts.LIMIT:
         return lay_out()
@@ -109,6 +110,7 @@ def attempt(words: frozenset[str]) -> facts.Facts:
         "is on the disk; the next one tries again (look for the reason with: journalctl -b -1)"
     )
     said = ("error", "boots-failed", text, (("count", str(failed)),))
+    _leave_sources()
     return facts.Facts(layout="skipped", problems=(said,))
 
 
@@ -150,15 +152,22 @@ def lay_out(chosen: Chosen | None = None) -> facts.Facts:
     trees = execute.Trees(legacy=is_legacy())
     found = steps.resolve(wanted, observe(wanted))
     todo = found.steps
-    if any(step.op == "attach" and step.source != step.target for step in todo):
+    moves = any(step.op == "attach" and step.source != step.target for step in todo)
+    if moves or os.path.exists(facts.MOVED):
         from immud.early import elsewhere  # noqa: PLC0415 - only where a source is elsewhere
 
         todo, refused, then = elsewhere.settle(todo, trees)
     else:
         refused, then = [], None
     failed = execute.perform(todo, trees)
+    missed = {
+        dict(data)["path"]
+        for _, code, _, data in (*refused, *failed)
+        if code in ("source-missing", "mount-failed")
+    }
+    problems += _vouch(wanted, origin, missed)  # before PID 1 may be told to start what waits
     if then:
-        failed += then(failed)
+        failed += then()
     problems += [*refused, *failed, *found.problems]
     problems += _follow_links(wanted, found.links)
     return facts.Facts(
@@ -169,6 +178,29 @@ def lay_out(chosen: Chosen | None = None) -> facts.Facts:
         problems=tuple(problems),
         trees=trees_of(wanted, found.links),
     )
+
+
+def _vouch(wanted: plan.BootPlan, origin: str, missed: set[str]) -> list[steps.Problem]:
+    """Say that /etc and /var are the configured ones, unless one of them is `missed`.
+
+    Also where none comes from elsewhere, and where a run that was cut off has mounted them: what
+    is held back waits for this.
+    """
+    elsewhere = {p for p, source in (("/etc", wanted.etc), ("/var", wanted.var)) if source != p}
+    if origin == "usr-only" or elsewhere & missed:  # or nobody knows what is configured
+        return []
+    try:
+        facts.note(facts.SOURCES_OK)
+    except OSError as error:
+        text = f"{facts.SOURCES_OK}: {error}; what boot.hold_back names does not start"
+        return [("error", "facts-unwritable", text, ())]
+    return []
+
+
+def _leave_sources() -> None:
+    """Hold nothing back in a boot with the disk's own /etc and /var, where these are meant."""
+    wanted, origin, _ = load()
+    _vouch(wanted, origin, {"/etc", "/var"})
 
 
 def _keep(wanted: plan.BootPlan) -> list[steps.Problem]:

@@ -99,6 +99,22 @@ def test_two_that_fail_make_the_third_a_plain_one(disk: Disk) -> None:
     disk.boot(whole)
 
 
+@pytest.mark.parametrize("source", ["/var", "/data/var"])
+def test_what_is_held_back_starts_in_a_plain_one_where_its_var_is_meant(
+    disk: Disk, source: str
+) -> None:
+    def check(made: facts.Facts) -> None:
+        plain(made)
+        assert os.path.exists(facts.SOURCES_OK) == (source == "/var")
+
+    def prepare() -> None:
+        Path(plan.PATH).write_bytes(plan.encode(BootPlan(var=source, rows=SILVERBLUE)))
+
+    for _ in range(2):
+        disk.boot(whole)
+    disk.boot(check, prepare)
+
+
 def test_one_that_comes_to_its_end_is_a_new_start(disk: Disk) -> None:
     for _ in range(2):
         disk.boot(whole)
