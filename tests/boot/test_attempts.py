@@ -49,3 +49,21 @@ def test_switched_off_before_the_end_is_no_failure(adopted_container: Container)
         machine.wait_until("systemctl", "is-active", "--quiet", "immud")
         assert not machine.succeeds("touch", "/usr/x")
         machine.poweroff()
+
+
+KIOSK = """[Unit]
+Requires=basic.target
+After=basic.target
+AllowIsolate=yes
+"""
+
+
+def test_a_boot_into_another_target_comes_to_its_end_there(adopted_container: Container) -> None:
+    machine = adopted_container
+    machine.disk.write("/etc/systemd/system/kiosk.target", KIOSK)
+    for _ in range(3):
+        machine.boot(kernel="systemd.unit=kiosk.target")
+        assert not machine.succeeds("touch", "/usr/x")
+        machine.wait_until("systemctl", "is-active", "--quiet", "immud-boot-complete")
+        assert machine.run("cat", "/etc/immud/boot.count").stdout.split()[-1] == "0"
+        machine.kill()

@@ -148,6 +148,38 @@ def test_switched_off_on_the_kernel_command_line(machine: Machine, shell: str) -
     assert machine.generate(shell) == {}
 
 
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize(
+    ("words", "booted"),
+    [
+        ("ro systemd.unit=kiosk.target quiet", "kiosk.target"),
+        ("systemd.unit=at\\x2dnight@2.target", "at\\x2dnight@2.target"),
+        ("ro 3", "multi-user.target"),
+        ("5", "graphical.target"),
+        ("3 systemd.unit=kiosk.target", "kiosk.target"),
+        ("systemd.unit=kiosk.target 3", "multi-user.target"),
+        ("rd.systemd.unit=x.target systemd.unit= systemd.unit=$(x) root=5 33", ""),
+    ],
+)
+def test_a_boot_is_complete_with_the_target_that_it_was_asked_for(
+    machine: Machine, words: str, booted: str, shell: str
+) -> None:
+    unit = "immud-boot-complete.service"
+    machine.write("proc/cmdline", words + "\n")
+    machine.plan()
+    asked = (
+        f"After={booted}",
+        "[Service]",
+        "ExecCondition=",
+        "ExecCondition=/bin/systemctl --quiet is-active " + booted.replace("\\", "\\\\"),
+    )
+    expected = {**USUAL, unit: asked} if booted else USUAL
+    assert machine.generate(shell) == expected
+    # and at a reload
+    machine.plan("run/immud/plan")
+    assert machine.generate(shell) == expected
+
+
 def test_switched_off_in_a_container(machine: Machine) -> None:
     machine.plan()
     machine.write("run/systemd/container", "systemd-nspawn")
