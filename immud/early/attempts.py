@@ -3,10 +3,11 @@
 The number is in the root file system's own /etc/immud, in a file of one size that
 is overwritten in place: that needs no space, and a disk writes a sector wholly or
 not at all. Counted up here before the first mount; the script `boot-count` sets it back
-when the default target is reached, and takes this boot back at a shutdown in good order.
+when the target that was booted is reached, and takes this boot back at a shutdown in good order.
 
-A boot into rescue or emergency mode, asked for on the kernel command line, is not
-counted: it is not meant to reach the default target.
+A boot without the layout makes the next one try again, whatever becomes of it: a machine that
+never comes to its end, with or without the layout, is protected every other time. One into rescue
+or emergency mode, asked for on the kernel command line, is not counted: nobody waits for its end.
 """
 
 import os
@@ -17,10 +18,10 @@ COUNTED = "/run/immud/counted"
 LIMIT = 2
 
 _TEXT = "Boots in a row that did not come to their end: "
-# kernel-command-line(7): what asks for another target than the default one.
+# kernel-command-line(7): what asks for a mode in which the layout may be what is to be mended.
 _RESCUE = frozenset(
     {
-        *("rescue", "single", "s", "S", "1", "emergency"),
+        *("rescue", "single", "s", "-s", "S", "1", "emergency", "-b"),
         *("systemd.unit=rescue.target", "systemd.unit=emergency.target"),
     }
 )
@@ -29,9 +30,9 @@ _RESCUE = frozenset(
 def begin(command_line: frozenset[str]) -> int:
     """Count this boot, and return how many before it failed in a row.
 
-    With LIMIT of them or more this boot is to be made without the layout; it is not
-    counted, and the number stays until a boot comes to its end. Raises OSError where the
-    number cannot be written, and nothing would keep a third boot from failing like two before.
+    With LIMIT of them or more this boot is to be made without the layout, and the next one is the
+    last that fails with it. Raises OSError where the number cannot be written, and nothing would
+    keep a third boot from failing like two before.
     """
     try:
         with open(COUNTED, encoding="utf-8") as file:
@@ -44,8 +45,11 @@ def begin(command_line: frozenset[str]) -> int:
     os.makedirs(os.path.dirname(COUNTED), 0o755, exist_ok=True)
     with open(COUNTED, "w", encoding="utf-8") as file:
         file.write(str(failed))
-    if failed < LIMIT:
-        write(failed + 1)
+    try:
+        write(failed + 1 if failed < LIMIT else LIMIT - 1)
+    except OSError:
+        if failed < LIMIT:
+            raise
     return failed
 
 

@@ -94,9 +94,22 @@ def test_two_that_fail_make_the_third_a_plain_one(disk: Disk) -> None:
     disk.boot(whole)
     disk.boot(whole)
     disk.boot(plain)
-    disk.boot(plain)  # which failed as well, so this is not where the trouble is
     disk.end("complete")
     disk.boot(whole)
+
+
+def test_after_a_plain_one_the_next_tries_again_whatever_became_of_it(disk: Disk) -> None:
+    disk.boot(whole)
+    disk.boot(whole)
+    for _ in range(2):
+        disk.boot(plain)
+        disk.boot(whole)
+    disk.boot(plain)
+    disk.end("stopped", 2)
+    disk.boot(whole)
+    disk.end("complete")
+    for _ in range(2):
+        disk.boot(whole)
 
 
 @pytest.mark.parametrize("source", ["/var", "/data/var"])
@@ -147,14 +160,6 @@ def test_a_shutdown_in_good_order_does_not_count(disk: Disk) -> None:
     disk.end("stopped", 1)
     disk.boot(whole)
     disk.boot(whole)
-
-
-def test_nor_does_it_make_the_boot_after_a_plain_one_a_whole_one(disk: Disk) -> None:
-    disk.boot(whole)
-    disk.boot(whole)
-    disk.boot(plain)
-    disk.end("stopped", 2)
-    disk.boot(plain)
 
 
 def test_neither_does_rescue_mode(disk: Disk) -> None:
