@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import image
+from tests.support import debs, image
 from tests.support.container import Container
 
 SUITES = ("trixie", "bookworm")
@@ -149,9 +149,15 @@ def test_removed_while_enabled_it_is_gone_at_the_next_boot_and_links_stay(
     adopted: Container,
 ) -> None:
     adopted.boot()
+    assert adopted.run("readlink", "/usr/local/sbin/dpkg").stdout == "/usr/lib/immud/dpkg\n"
     lease(adopted, "dpkg", "--remove", "immud")
     assert adopted.run("readlink", "/home").stdout == "var/home\n"
+    assert not adopted.succeeds("test", "-L", "/usr/local/sbin/dpkg")
+    assert not adopted.succeeds("test", "-e", "/etc/apt/apt.conf.d/90immud")
     adopted.reboot()
+    debs.make(adopted, "hello", {"usr/bin/hello": "hello\n"})
+    adopted.run("apt-get", "-y", "install", f"{debs.REPOSITORY}/hello_1_all.deb", timeout=120)
+    adopted.run("apt-get", "-y", "purge", "hello", timeout=120)
     assert adopted.system_state() == "running"
     adopted.run("touch", "/usr/x", "/x")
     assert adopted.run("cat", "/home/alice/Documents/letter.txt").stdout == "a letter\n"
