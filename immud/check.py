@@ -11,25 +11,26 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from immud import rootlogin
+from immud import fstab, rootlogin
 from immud.config import examine
-from immud.early.plan import Row, unescape
+from immud.early.plan import Row
 from immud.errors import ConfigError
+from immud.fstab import FstabLine
 from immud.model import Config, Problem, Severity
 from immud.rules import within
 
 LIBRARIES = ("pystemd", "dbus_next", "pyudev", "structlog")
 UNIT = "/usr/lib/systemd/system/immud.service"
-
-
-@dataclass(frozen=True, slots=True)
-class FstabLine:
-    """A line of fstab(5)."""
-
-    line: int
-    what: str
-    where: str
-    fstype: str
+# Where somebody may have put it, as systemd.unit(5) has it, and what systemd-gpt-auto-generator(8)
+# makes.
+VAR_UNITS = tuple(
+    f"{place}/var.mount"
+    for place in (
+        *("/etc/systemd/system", "/run/systemd/system"),
+        *("/usr/local/lib/systemd/system", "/usr/lib/systemd/system"),
+        "/run/systemd/generator.late",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class System:
     `here` tells the running system from one that is being put together, in a root
     directory, a chroot or a container, where devices and kernel are another's.
     `absent_sources` are those that lead nowhere, `unmarked_sources` those that nothing
-    says are meant.
+    says are meant. `var_unit` is the file of a var.mount that fstab has nothing to do with.
     """
 
     here: bool = True
@@ -47,6 +48,7 @@ class System:
     unit: bool = True
     usr_merged: bool = True
     var_is_a_mount: bool = False
+    var_unit: str = ""
     kernel: str = ""
     missing_calls: tuple[str, ...] = ()
     missing_libraries: tuple[str, ...] = ()
@@ -67,6 +69,7 @@ def check(
         *_machine(system),
         *_sources(config, system),
         *_fstab(config, system),
+        *_var_unit(config, system),
         *_logins(config, system),
     ]
     order = (Severity.ERROR, Severity.WARNING, Severity.NOTICE)
@@ -187,6 +190,25 @@ def _fstab(config: Config, system: System) -> Iterator[Problem]:
             yield from _fstab_rows(config.rows, system, line, place)
 
 
+def _var_unit(config: Config, system: System) -> Iterator[Problem]:
+    if not system.var_unit or any(line.where == "/var" for line in system.fstab):
+        return
+    if system.var_unit == VAR_UNITS[-1]:
+        yield _error(
+            "var-unit",
+            "systemd mounts /var because of its partition's type alone, and would not any more; "
+            "write a line for it in /etc/fstab (findmnt /var shows what it is)",
+            path="/var",
+        )
+    elif config.var != "/var":
+        yield _error(
+            "var-unit",
+            f"{system.var_unit} mounts /var, and var.source names another place; "
+            "remove one of the two",
+            path="/var",
+        )
+
+
 def _fstab_tombs(config: Config, line: FstabLine, place: str) -> Iterator[Problem]:
     for tomb in config.tombs:
         if line.where == tomb.mount:
@@ -255,13 +277,14 @@ def look(config: Config, root: str = "/") -> System:
         unit=os.path.lexists(_below(root, UNIT)),
         usr_merged=os.path.islink(_below(root, "/bin")),
         var_is_a_mount=_is_mount(_below(root, "/var")),
+        var_unit=next((unit for unit in VAR_UNITS if os.path.isfile(_below(root, unit))), ""),
         kernel=os.uname().release,
         missing_calls=_missing_calls() if here else (),
         missing_libraries=_missing_libraries(root),
         uncompiled=_uncompiled(),
         absent_sources=tuple(s for w, s in sources if not _source_exists(w, s, root)),
         unmarked_sources=_unmarked(config, root, here=here),
-        fstab=_read_fstab(_below(root, "/etc/fstab")),
+        fstab=fstab.read(_below(root, "/etc/fstab")),
         links=frozenset(path for path in rows if os.path.islink(_below(root, path))),
         root_can_log_in=rootlogin.possible(root),
     )
@@ -366,27 +389,4 @@ def _unmarked(config: Config, root: str, *, here: bool) -> tuple[str, ...]:
         except OSError:
             # Not a file system we can mount: boot would refuse it too.
             found.append(source)
-    return tuple(found)
-
-
-def _read_fstab(path: str) -> tuple[FstabLine, ...]:
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return parse_fstab(file.read())
-    except OSError:
-        return ()
-
-
-def parse_fstab(text: str) -> tuple[FstabLine, ...]:
-    """The lines of an fstab(5); what mount(8) would not understand is left out."""
-    found = []
-    for number, line in enumerate(text.split("\n"), 1):
-        fields = line.split()
-        if len(fields) < 3 or fields[0].startswith("#"):
-            continue
-        try:
-            what, where = unescape(fields[0]), unescape(fields[1])
-        except ValueError:
-            what, where = fields[0], fields[1]
-        found.append(FstabLine(number, what, posixpath.normpath(where), fields[2]))
     return tuple(found)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from immud.check import FstabLine, System, check, look, parse_fstab
+from immud.check import VAR_UNITS, System, check, look
 from immud.config import Config
 from immud.errors import ConfigError
+from immud.fstab import FstabLine
+from immud.fstab import parse as parse_fstab
 from immud.layout import SILVERBLUE
 from immud.model import Severity, TombConfig
 
@@ -115,6 +117,30 @@ def test_fstab(line: str, text: str) -> None:
 def test_var_has_one_source() -> None:
     system = System(fstab=parse_fstab("UUID=1 /var ext4 defaults 0 2"))
     assert said(system, Config(var="LABEL=x"))[0].startswith("error fstab: /etc/fstab:1: /var is ")
+
+
+def test_a_unit_that_mounts_var() -> None:
+    own, made = VAR_UNITS[0], VAR_UNITS[-1]
+    assert said(System(var_unit=own)) == []
+    (line,) = said(System(var_unit=own), Config(var="LABEL=x"))
+    assert line.startswith(f"error var-unit: {own} mounts /var, and var.source names another place")
+    (line,) = said(System(var_unit=made))
+    assert line.startswith("error var-unit: systemd mounts /var because of its partition's type")
+    # Written meanwhile; systemd has not made its units anew.
+    fstab = parse_fstab("UUID=1 /var ext4 defaults 0 2")
+    assert said(System(var_unit=made, fstab=fstab)) == []
+
+
+def test_that_unit_is_found(tmp_path: Path) -> None:
+    assert look(CONFIG, str(tmp_path)).var_unit == ""
+    for unit in (VAR_UNITS[-1], VAR_UNITS[3], VAR_UNITS[0]):
+        path = tmp_path / unit[1:]
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert look(CONFIG, str(tmp_path)).var_unit == unit
+    path.unlink()
+    path.symlink_to("/dev/null")
+    assert look(CONFIG, str(tmp_path)).var_unit == VAR_UNITS[3]
 
 
 def test_nobody_is_kept_out_where_root_is_out_too() -> None:

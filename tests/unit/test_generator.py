@@ -266,6 +266,13 @@ def test_a_var_partition_comes_first_and_is_left_to_its_own_unit(machine: Machin
     assert machine.generate() == {"immud.service": (f"After=var.mount {CLONES}",)}
 
 
+@pytest.mark.parametrize("place", ["etc", "run", "usr/local/lib", "usr/lib"])
+def test_so_is_one_with_a_unit_of_somebodys_own(machine: Machine, place: str) -> None:
+    machine.plan()
+    machine.write(f"{place}/systemd/system/var.mount", "[Mount]\nWhat=/dev/sdb\nWhere=/var\n")
+    assert machine.generate() == {"immud.service": (f"After=var.mount {CLONES}",)}
+
+
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_the_last_line_of_fstab_counts_without_its_newline(machine: Machine, shell: str) -> None:
     machine.plan()
