@@ -47,7 +47,7 @@ class Disk:
             kernel.mount("tmpfs", "/mnt", "tmpfs", 0, "mode=755")
             Path("/mnt/counted").write_text(str(number))
             script = SCRIPT.replace("/etc/immud", f"{self.where}/etc/immud")
-            script = script.replace("/run/immud/counted", "/mnt/counted")
+            script = script.replace("/run/immud", "/mnt")
             script = script.replace("systemctl is-system-running", "echo stopping")
             subprocess.run(("/bin/sh", "-c", script, "sh", how), check=True)
 

@@ -15,17 +15,22 @@ GENERATOR = TOP / "units/immud-generator"
 WANTS = "etc/systemd/system/local-fs.target.wants/immud.service"
 
 CLONES = "home.mount opt.mount srv.mount root.mount usr-local.mount mnt.mount media.mount"
-OWN_VAR = {
-    "var.mount": (
-        "Description=/var, as immud.service mounts it",
+
+
+def bound(path: str) -> tuple[str, ...]:
+    return (
+        f"Description={path}, as immud.service mounts it",
         "DefaultDependencies=no",
         "After=immud.service",
         "[Mount]",
-        "What=/var",
-        "Where=/var",
+        f"What={path}",
+        f"Where={path}",
         "Options=bind",
     )
-}
+
+
+OWN_VAR = {"var.mount": bound("/var")}
+OWN_ETC = {"etc-immud.mount": bound("/etc/immud")}
 USUAL = {"immud.service": (f"After={CLONES}",), **OWN_VAR}
 SPARED = ("DefaultDependencies=no", "After=local-fs-pre.target")
 FSTAB_VAR = "UUID=11-22 /var ext4 defaults 0 2\n"
@@ -222,6 +227,7 @@ def test_a_source_on_a_device_is_waited_for(
         "immud.service": (f"Wants={unit}", f"After={unit} {CLONES}"),
         unit: ("JobRunningTimeoutSec=7s",),
         **OWN_VAR,
+        **(OWN_ETC if tree == "etc" else {}),
     }
 
 
@@ -317,6 +323,7 @@ def test_the_file_system_that_holds_a_source_comes_first(machine: Machine) -> No
         "immud.service": ("Wants=data.mount", f"After=data.mount {CLONES}"),
         "data.mount": SPARED,
         **OWN_VAR,
+        **OWN_ETC,
     }
 
 
@@ -364,7 +371,7 @@ def test_a_source_on_a_file_system_below_var_waits_for_it_and_not_the_other_way(
 
 def test_a_source_on_the_root_file_system_delays_nothing(machine: Machine) -> None:
     machine.plan(usr="/images/usr.erofs", etc="/elsewhere/etc")
-    assert machine.generate() == USUAL
+    assert machine.generate() == {**USUAL, **OWN_ETC}
 
 
 def test_a_plan_that_is_gone_is_compiled_at_boot(machine: Machine) -> None:
