@@ -66,7 +66,7 @@ def enable(arguments: Namespace) -> int:
         lasting(root)
     except (ImmudError, OSError):
         if not was_there:
-            remove_plan(root)
+            _take_back(config.etc, root)
         raise
     if was_there and not changed:
         print("Enabled already, and the boot plan is up to date.")
@@ -82,6 +82,21 @@ def enable(arguments: Namespace) -> int:
         print(_promise(config.root_readonly))
         print("See every step with: immud plan. To undo this: immud disable.")
     return 0
+
+
+def _take_back(etc_source: str, root: str) -> None:
+    """Undo what a first enabling came to before it failed, which is what is told, each for itself.
+
+    The unit first: an enabled one would lay the next boot out, with a plan or without.
+    """
+    for undo in (
+        lambda: systemctl("disable", root),
+        lambda: follow(etc_source, enabled=False, root=root),
+        lambda: apt.disable(root, etc_source),
+        lambda: remove_plan(root),
+    ):
+        with suppress(ImmudError, OSError):
+            undo()
 
 
 def _begin_with_a_boot(root: str) -> None:

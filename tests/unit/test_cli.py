@@ -280,6 +280,20 @@ def test_enable_takes_its_plan_back_where_the_unit_cannot_be_enabled(root: Path)
     assert tree(root) == before
 
 
+def test_enable_takes_everything_back_where_its_last_step_fails(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "usr/local/sbin").mkdir(parents=True)
+    (root / "etc/apt/apt.conf.d/90immud.new").mkdir(parents=True)
+    before = tree(root)
+    done = immud("enable", "--root", str(root))
+    assert done.returncode == 1
+    assert "90immud.new" in done.stderr
+    after = tree(root)
+    # Some versions of systemctl leave the directory they made, empty.
+    after.pop("etc/systemd/system/local-fs.target.wants", None)
+    assert after == before
+
+
 # --- signals, and readers that go away ------------------------------------------
 
 
