@@ -137,7 +137,7 @@ def _sources(config: Config, system: System) -> Iterator[Problem]:
                 "unmarked-source",
                 f'{name}.source is "{source}", and no file .immud in it says that it is meant, so '
                 f"boot would not use it; immud enable --seed copies /{name} to it if it is empty, "
-                "and makes that file",
+                "or goes on with a copy that was cut off, and makes that file",
                 name=name,
                 source=source,
             )

@@ -6,16 +6,15 @@ meant, and is not the empty mount point of a drive that is missing.
 
 import asyncio
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from immud.early import kernel, sources
-from immud.early.elsewhere import MARKER
+from immud.early.elsewhere import MARKER, UNFINISHED
 from immud.errors import ImmudError
 from immud.run import run
 
-# What an unfinished copy has in the marker's place: it may be gone on with.
-UNFINISHED = MARKER + ".unfinished"
 # A day: a /var may be large and a drive slow, and ^C ends it at any time.
 _TIMEOUT = 86400.0
 
@@ -45,7 +44,11 @@ def opened(source: str, root: str = "/", *, readonly: bool) -> Iterator[int]:
 def is_marked(source: str, root: str = "/") -> bool:
     """Is the source meant to be used? Raises OSError where that can't be found out."""
     with opened(source, root, readonly=True) as fd:
-        return MARKER in os.listdir(fd)
+        return _whole(set(os.listdir(fd)))
+
+
+def _whole(names: set[str]) -> bool:
+    return MARKER in names and UNFINISHED not in names
 
 
 def seed(where: str, source: str, root: str = "/") -> bool:
@@ -61,7 +64,7 @@ def seed(where: str, source: str, root: str = "/") -> bool:
             os.makedirs(f"/proc/self/fd/{fd}/{inside}", 0o755, exist_ok=True)
     with opened(source, root, readonly=False) as fd:
         names = set(os.listdir(fd)) - {"lost+found"}
-        if MARKER in names:
+        if _whole(names):
             return False
         if names and UNFINISHED not in names:
             raise ImmudError(
@@ -70,12 +73,42 @@ def seed(where: str, source: str, root: str = "/") -> bool:
             )
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         os.close(os.open(UNFINISHED, flags, 0o644, dir_fd=fd))
-        # Only this file system: no tomb, and nothing else that is mounted below.
-        origin = os.path.join(root, where[1:], ".")
-        into = f"/proc/{os.getpid()}/fd/{fd}/."
-        asyncio.run(run("cp", "-a", "--one-file-system", origin, into, timeout=_TIMEOUT))
+        os.fsync(fd)
+        asyncio.run(_copy(os.path.join(root, where[1:]), f"/proc/{os.getpid()}/fd/{fd}"))
         # All of the copy is on the disk before the mark says that it is whole.
         os.sync()
         os.rename(UNFINISHED, MARKER, src_dir_fd=fd, dst_dir_fd=fd)
         os.fsync(fd)
     return True
+
+
+async def _copy(origin: str, into: str) -> None:
+    """Copy what is in a directory, and only this file system: no tomb, and nothing else in it.
+
+    What stands for a whole copy is no part of it: where /var is such a copy itself, it would
+    be there before the rest. (cp, for rsync takes a mount that is attached nowhere for /.)
+    """
+    device = os.stat(origin).st_dev
+    names: list[str] = []
+    with os.scandir(origin) as entries:
+        for entry in entries:
+            if entry.name in (MARKER, UNFINISHED):
+                continue
+            if entry.is_dir(follow_symlinks=False) and os.lstat(entry.path).st_dev != device:
+                # To cp, the file system of what it is told to copy is the one to stay on.
+                place = os.path.join(into, entry.name)
+                os.makedirs(place, exist_ok=True)
+                _dress(entry.path, place)
+            else:
+                names.append(entry.path)
+    if names:
+        argv = ("cp", "-a", "--one-file-system", f"--target-directory={into}/.", "--")
+        await run(*argv, *names, timeout=_TIMEOUT)
+    _dress(origin, into)
+
+
+def _dress(origin: str, copy: str) -> None:
+    """Give a directory the owner, mode, times, ACLs and other attributes of another."""
+    found = os.stat(origin)
+    os.chown(copy, found.st_uid, found.st_gid)
+    shutil.copystat(origin, copy)

@@ -15,6 +15,8 @@ from immud.early.steps import Problem, Step
 # Its presence says that a directory is meant to be this machine's /etc or /var,
 # and not the empty mount point of a drive that is not there.
 MARKER = ".immud"
+# A copy that is being made has this as well, or instead, until it is whole.
+UNFINISHED = MARKER + ".unfinished"
 
 # Once another /usr is in place nothing of the old one can be imported any more: what
 # the steps may need is loaded by now.
@@ -84,11 +86,27 @@ def _build(step: Step, trees: Trees) -> str:
                 return sources.probe_usr(probe, _PROBE)
             finally:
                 os.close(probe)
-        os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))
+        return _unmarked(fd)
     except FileNotFoundError as error:
-        if error.filename == MARKER:
-            return f"it holds no {MARKER} file; 'immud enable --seed' prepares it"
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
+
+
+def _unmarked(fd: int) -> str:
+    """Why the tree `fd` is not one that is meant and whole, or the empty string. Raises OSError."""
+    if _is_there(UNFINISHED, fd):
+        return "the copy in it was cut off; 'immud enable --seed' goes on with it"
+    try:
+        os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))
+    except FileNotFoundError:
+        return f"it holds no {MARKER} file; 'immud enable --seed' prepares it"
     return ""
+
+
+def _is_there(name: str, fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True

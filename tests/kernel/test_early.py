@@ -359,14 +359,22 @@ def test_cut_off_with_the_sources_in_place_the_next_run_says_so_and_tells_pid_1(
     booted(tmp_path, check, prepare, sources)
 
 
-def test_a_source_without_its_marker_is_not_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [((), "it holds no .immud file"), ((".immud", elsewhere.UNFINISHED), "cut off")],
+)
+def test_a_source_that_is_not_marked_as_whole_is_not_used(
+    tmp_path: Path, marks: tuple[str, ...], said: str
+) -> None:
     def prepare() -> None:
         os.makedirs("/data/var")
+        for name in marks:
+            Path("/data/var", name).touch()
 
     def check() -> None:
         made = main.lay_out()
         assert made.layout == "partial"
-        assert any(p[1] == "source-missing" and ".immud" in p[2] for p in made.problems)
+        assert any(p[1] == "source-missing" and said in p[2] for p in made.problems)
         assert os.path.isdir("/var/lib")
         assert not refuses("/var/x")
         assert not os.path.exists(facts.SOURCES_OK)

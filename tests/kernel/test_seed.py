@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from immud.early import kernel, sources
+from immud.early.elsewhere import UNFINISHED
 from immud.errors import ImmudError
-from immud.run import CommandFailed
-from immud.seed import UNFINISHED, is_marked, opened, seed
+from immud.seed import is_marked, opened, seed
 from tests.support.namespaces import in_namespace
 
 
@@ -54,12 +54,66 @@ def test_what_has_something_in_it_is_left_alone(tmp_path: Path) -> None:
 def test_a_copy_that_was_cut_off_is_not_marked_and_is_gone_on_with(tmp_path: Path) -> None:
     system(tmp_path)
     shutil.move(tmp_path / "etc", tmp_path / "away")
-    with pytest.raises(CommandFailed):
+    with pytest.raises(FileNotFoundError):
         seed("/etc", "/persist", str(tmp_path))
+    assert UNFINISHED in os.listdir(tmp_path / "persist")
     assert not is_marked("/persist", str(tmp_path))
     shutil.move(tmp_path / "away", tmp_path / "etc")
     assert seed("/etc", "/persist", str(tmp_path))
     assert_copied(tmp_path / "persist")
+
+
+@in_namespace
+@pytest.mark.parametrize("origin", ["marked", "marked by a directory", "once cut off"])
+def test_the_copy_of_a_marked_tree_is_marked_once_it_is_whole(tmp_path: Path, origin: str) -> None:
+    """As when /var comes from one drive, and is to come from another."""
+    system(tmp_path)
+    if origin == "marked by a directory":
+        (tmp_path / "etc/.immud").mkdir()
+    else:
+        (tmp_path / "etc/.immud").touch()
+    if origin == "once cut off":
+        (tmp_path / "etc" / UNFINISHED).touch()
+    (tmp_path / "etc/large").write_bytes(b"x" * (2 << 20))
+    copy = tmp_path / "persist"
+    kernel.mount("tmpfs", str(copy), "tmpfs", 0, "size=1M")
+    with pytest.raises(ImmudError, match="No space left"):
+        seed("/etc", "/persist", str(tmp_path))
+    assert UNFINISHED in os.listdir(copy)
+    assert ".immud" not in os.listdir(copy)
+    assert not is_marked("/persist", str(tmp_path))
+    kernel.mount("tmpfs", str(copy), "tmpfs", kernel.MS_REMOUNT, "size=8M")
+    assert seed("/etc", "/persist", str(tmp_path))
+    assert_copied(copy)
+    assert (copy / ".immud").is_file()
+    assert (copy / "large").stat().st_size == 2 << 20
+
+
+def test_what_has_both_marks_is_not_whole(tmp_path: Path) -> None:
+    """As copies were once left that had been cut off."""
+    system(tmp_path)
+    copy = tmp_path / "persist"
+    for name in (".immud", UNFINISHED, "since"):
+        (copy / name).write_text("mine")
+    # What a power cut left, with the time of its original.
+    (copy / "machine-id").write_bytes(bytes(5))
+    shutil.copystat(tmp_path / "etc/machine-id", copy / "machine-id")
+    assert not is_marked("/persist", str(tmp_path))
+    assert seed("/etc", "/persist", str(tmp_path))
+    assert_copied(copy)
+    assert (copy / "since").read_text() == "mine"
+    assert is_marked("/persist", str(tmp_path))
+
+
+@in_namespace
+def test_what_is_mounted_inside_is_not_copied(tmp_path: Path) -> None:
+    system(tmp_path)
+    (tmp_path / "etc/home").mkdir()
+    kernel.mount("tmpfs", str(tmp_path / "etc/home"), "tmpfs", 0)
+    (tmp_path / "etc/home/letter").touch()
+    assert seed("/etc", "/persist", str(tmp_path))
+    assert_copied(tmp_path / "persist")
+    assert os.listdir(tmp_path / "persist/home") == []
 
 
 @in_namespace
