@@ -140,18 +140,104 @@ def test_root_needs_a_password(tmp_path: Path, shadow: str, shell: str, possible
     assert rootlogin.possible(system(tmp_path, shadow, shell)) is possible
 
 
+CLOUD = (
+    "no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=\"echo 'Please login as the "
+    'user \\"debian\\" rather than the user \\"root\\".\';echo;sleep 10;exit 142"'
+)
+
+
+def with_sshd(root: Path, config: str = "", keys: str = "ssh-ed25519 AAAA ada\n") -> str:
+    """A system whose root has no password, with these keys and an sshd."""
+    (root / "var/roothome/.ssh").mkdir(parents=True)
+    (root / "root").symlink_to("var/roothome")
+    (root / "root/.ssh/authorized_keys").write_text(keys)
+    (root / "usr/sbin").mkdir(parents=True)
+    (root / "usr/sbin/sshd").touch()
+    (root / "etc/ssh/sshd_config.d").mkdir(parents=True)
+    (root / "etc/ssh/sshd_config").write_text(config)
+    return system(root, "*")
+
+
 def test_or_a_key_and_somebody_who_takes_it(tmp_path: Path) -> None:
-    root = system(tmp_path, "*")
-    (tmp_path / "var/roothome/.ssh").mkdir(parents=True)
-    (tmp_path / "root").symlink_to("var/roothome")
-    keys = tmp_path / "root/.ssh/authorized_keys"
-    keys.write_text("ssh-ed25519 AAAA ada\n")
-    assert rootlogin.possible(root) is False
-    (tmp_path / "usr/sbin").mkdir(parents=True)
-    (tmp_path / "usr/sbin/sshd").touch()
+    root = with_sshd(tmp_path)
     assert rootlogin.possible(root) is True
-    keys.write_text("# nobody yet\n\n")
+    (tmp_path / "root/.ssh/authorized_keys").write_text("# nobody yet\n\n")
     assert rootlogin.possible(root) is False
+    (tmp_path / "root/.ssh/authorized_keys").write_text("ssh-ed25519 AAAA ada\n")
+    (tmp_path / "etc/ssh/sshd_config").unlink()
+    assert rootlogin.possible(root) is False
+    (tmp_path / "etc/ssh/sshd_config").touch()
+    (tmp_path / "usr/sbin/sshd").unlink()
+    assert rootlogin.possible(root) is False
+
+
+@pytest.mark.parametrize(
+    ("options", "way"),
+    [
+        ("", True),
+        ("restrict,pty ", True),
+        ('from="10.0.0.1, 10.0.0.2",no-pty\t', True),
+        (r'environment="X=a \" ,command=b" ', True),
+        (f"{CLOUD} ", False),
+        ('COMMAND="/bin/backup" ', False),
+        ('from="10.0.0.1",Command="" ', False),
+        ('cert-authority,principals="x" ', False),
+        ('expiry-time="20200101" ', False),
+        ('environment="unfinished ', False),
+        ("# ", False),
+        ("# command=no, ", False),
+    ],
+)
+def test_a_key_may_be_good_for_nothing(tmp_path: Path, options: str, way: bool) -> None:
+    keys = f"# root's\n{options}ssh-rsa AAAAB3Nza== ada@home\n"
+    assert rootlogin.possible(with_sshd(tmp_path, keys=keys)) is way
+
+
+def test_one_that_is_good_is_enough(tmp_path: Path) -> None:
+    keys = f"{CLOUD} ssh-rsa AAAA cloud\n  sk-ssh-ed25519@openssh.com AAAA ada\n"
+    assert rootlogin.possible(with_sshd(tmp_path, keys=keys)) is True
+
+
+@pytest.mark.parametrize(
+    ("config", "way"),
+    [
+        ("PermitRootLogin prohibit-password\nPermitRootLogin no\n", True),
+        ("#PermitRootLogin no\n", True),
+        ("PermitRootLogin no\n", False),
+        ("permitrootlogin=NO # never\n", False),
+        ('  PermitRootLogin\t"forced-commands-only"\n', False),
+        ("PermitRootLogin what-comes-later\n", False),
+        ("PermitRootLogin\n", False),  # sshd does not start with it
+        ('Banner "half\n', False),
+        ("PubkeyAuthentication no\n", False),
+        ("AuthorizedKeysFile /etc/ssh/keys/%u\n", False),
+        ("AuthorizedKeysFile /etc/ssh/keys/%u %h/.ssh/authorized_keys\n", True),
+        ("AuthorizedKeysFile /root/.ssh/authorized_keys\n", True),
+        ("AuthenticationMethods publickey,password\n", False),
+        ("ForceCommand /bin/menu\n", False),
+        ("AllowUsers ada\n", False),
+        ("AllowUsers ada\nAllowUsers root\n", True),
+        ("AllowGroups ssh\n", False),
+        ("DenyUsers bob\n", True),
+        ("DenyUsers bob r??t@10.*\n", False),
+        # Who knows from where root comes.
+        ("PermitRootLogin yes\nMatch Address *,!10.0.0.0/8\n PermitRootLogin no\n", False),
+        ("PermitRootLogin no\nMatch Address 10.0.0.0/8\n PermitRootLogin yes\n", False),
+        ("Match Group sftp\n  ForceCommand internal-sftp\n", True),
+        ("Match User git,root\n  ForceCommand git-shell\n", False),
+        ("Match User git\n X11Forwarding no\nMatch all\n PermitRootLogin no\n", False),
+        ("Include /etc/ssh/sshd_config.d/*.conf\nPermitRootLogin yes\n", False),
+        ("PermitRootLogin yes\nInclude sshd_config.d/*.conf\n", True),
+        ("Match Address 10.0.0.0/8\nInclude sshd_config.d/*.conf\n", False),
+        ("Match User git\nInclude sshd_config.d/*.conf\n", True),
+        ("Include /etc/ssh/sshd_config\n", True),
+    ],
+)
+def test_sshd_may_not_let_root_in(tmp_path: Path, config: str, way: bool) -> None:
+    root = with_sshd(tmp_path, config)
+    (tmp_path / "etc/ssh/sshd_config.d/90.conf").write_text("PermitRootLogin yes\n")
+    (tmp_path / "etc/ssh/sshd_config.d/10.conf").write_text("PermitRootLogin no\n")
+    assert rootlogin.possible(root) is way
 
 
 def test_without_accounts_nobody_can(tmp_path: Path) -> None:
