@@ -142,6 +142,14 @@ def announcement(config: TombConfig) -> str:
     )
 
 
+def reminder(path: str) -> str:
+    """The same where no tomb is configured any more."""
+    return (
+        f"What is in {path} is in this machine's memory, and lost at power-off.\n"
+        "No tomb is configured there any more.\n"
+    )
+
+
 def refusal(config: TombConfig) -> str:
     """What somebody is told who may not log in."""
     return (

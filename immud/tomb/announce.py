@@ -38,10 +38,14 @@ class Place(NamedTuple):
     is_open: bool
 
 
-def texts(places: Iterable[Place]) -> tuple[str, str]:
-    """The message of the day, and that of a refusal; empty where there is nothing to say. Pure."""
+def texts(places: Iterable[Place], abandoned: Iterable[str] = ()) -> tuple[str, str]:
+    """The message of the day, and that of a refusal; empty where there is nothing to say. Pure.
+
+    `abandoned` are the places of volatile homes without a tomb.
+    """
     away = [place for place in places if not place.is_open]
     motd = [absent.announcement(p.config) for p in away if p.mode is Absent.VOLATILE]
+    motd += map(absent.reminder, abandoned)
     refusal = [absent.refusal(p.config) for p in away if p.mode is Absent.NOLOGIN]
     return "\n".join(motd), "\n".join(refusal)
 
@@ -69,9 +73,9 @@ class Announcements:
         self._told: tuple[str, str] | None = None
         self._watch: asyncio.Task[None] | None = None
 
-    def follow(self, places: Iterable[Place]) -> None:
+    def follow(self, places: Iterable[Place], abandoned: Iterable[str] = ()) -> None:
         """Tell people what is so now."""
-        if (told := texts(places)) == self._told:
+        if (told := texts(places, abandoned)) == self._told:
             return
         self._told = told
         try:

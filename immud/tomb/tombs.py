@@ -12,6 +12,7 @@ from immud.model import JobResult, Problem, TombConfig, TombState
 from immud.rules import within
 from immud.service import Changed
 from immud.tomb import dm, remote
+from immud.tomb.abandoned import Abandoned
 from immud.tomb.announce import Announcements
 from immud.tomb.fallback import Fallback
 from immud.tomb.headstart import HeadStart
@@ -55,6 +56,7 @@ class Tombs:
     ) -> None:
         self._managers = managers
         self._announcements = Announcements(changed)
+        self._abandoned = Abandoned()
         self._jobs = jobs
         self._changed = changed
         self._on_open = on_open
@@ -170,13 +172,14 @@ class Tombs:
         """Whoever logs in learns of what is so, once all is known of every tomb."""
         owners = self._owners.values()
         if self._started and all(owner.known for owner in owners):
-            self._announcements.follow([owner.place for owner in owners])
+            self._announcements.follow([owner.place for owner in owners], self._abandoned.places)
             if all(owner.settled for owner in owners):
                 self.settled.set()
 
     def start(self) -> None:
         """Take over what is there. Devices told before belong to it."""
         self._started = True
+        self._abandoned.start(self._targets())
         for owner in self._owners.values():
             owner.start(self._devices)
         for device in self._remote_drives().values():
@@ -201,6 +204,8 @@ class Tombs:
         """The mount table changed."""
         for owner in self._owners.values():
             owner.seen(reading)
+        if self._abandoned.look(self._targets(), reading):
+            self._changed()
         self._announce()
         self._look()
 
@@ -218,6 +223,7 @@ class Tombs:
 
     def problems(self) -> tuple[Problem, ...]:
         found = [p for owner in self._owners.values() for p in owner.problems()]
+        found += self._abandoned.problems()
         refused = self._announcements.problem
         return (*found, refused) if refused else tuple(found)
 
@@ -241,6 +247,10 @@ class Tombs:
             if self._owners[name].idle:
                 # Its task ends on its own: this may be running in it.
                 asyncio.get_running_loop().call_soon(self._owners.pop(name).end)
+        self._abandoned.look(self._targets(), Reading())
+
+    def _targets(self) -> set[str]:
+        return {owner.volume.target for owner in self._owners.values()}
 
     async def _put_away(self, owner: Owner) -> None:
         """Close it, whatever it is doing: an opening is taken back, and a closing waited for.

@@ -69,6 +69,14 @@ def test_without_a_home_on_the_disk_there_is_one_in_memory(empty: Container) -> 
     empty.wait_until("immud", "status")
     assert len(empty.mounts("/var/home")) == 1
     assert empty.run("ls", "/home/alice/new").stdout, "a restart makes nothing anew"
+    # Nobody takes it for the disk when the tomb is configured no more.
+    empty.run("sed", "-i", "d", "/etc/immud/immud.toml")
+    for verb in ("reload", "restart"):
+        empty.run("rm", "/run/motd.d/immud")
+        empty.run("systemctl", verb, "immud")
+        empty.wait_until("grep", "What is in /var/home", "/run/motd.d/immud")
+        said = " ".join(empty.run("immud", "status", check=False).stdout.split())
+        assert "no tomb is configured there any more" in said
     assert empty.failed_units() == []
     said = empty.poweroff()
     assert "FAILED" not in said

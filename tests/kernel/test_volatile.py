@@ -14,10 +14,12 @@ from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.model import TombConfig
 from immud.tomb import absent, fallback, holders, mounting, mounts, volatile
+from immud.tomb.abandoned import Abandoned
 from immud.tomb.absent import Home
 from immud.tomb.fallback import Fallback
 from immud.tomb.holders import Holders
 from immud.tomb.managers import UserManagers
+from immud.watch.table import Reading
 from tests.kernel.test_tomb import loop_device, make_image, process
 from tests.support.namespaces import ChildKilled, forked, in_namespace
 
@@ -114,6 +116,36 @@ def test_made_once_and_never_over_something_else(place: Path) -> None:
     assert ensure(place) == ""
     kernel.umount2(str(place))
     assert (place / "alice/letter").read_text() == "dear"
+
+
+@in_namespace
+def test_left_without_a_tomb_it_is_known_until_it_is_unmounted(place: Path) -> None:
+    assert ensure(place) == "volatile"
+    elsewhere = place.parent / "elsewhere"
+    elsewhere.mkdir()
+    kernel.mount(str(place), str(elsewhere), None, kernel.MS_BIND)
+    after_all = Abandoned()
+    after_all.start({str(place)})
+    assert after_all.places == ()
+    left = Abandoned()
+    left.start(set())
+    assert left.places == (str(elsewhere), str(place))
+    kernel.umount2(str(elsewhere))
+    assert left.look(set(), Reading())
+    assert left.places == (str(place),)
+    # What is mounted over it is what people meet.
+    kernel.mount("tmpfs", str(place), "tmpfs", 0)
+    assert left.look(set(), Reading())
+    assert left.places == ()
+    kernel.umount2(str(place))
+    assert left.look(set(), Reading())
+    assert left.places == (str(place),)
+    assert not left.look(set(), Reading())
+    assert left.look({str(place)}, Reading())
+    assert left.look(set(), Reading())
+    kernel.umount2(str(place))
+    assert left.look(set(), Reading())
+    assert left.problems() == ()
 
 
 @in_namespace

@@ -42,6 +42,9 @@ def test_what_is_told() -> None:
     motd, refusal = texts([VOLATILE, AWAY])
     assert "lost at power-off" in motd
     assert "the drive labelled Ada" in refusal
+    motd, refusal = texts([OPEN], ["/var/home"])
+    assert "What is in /var/home is in this machine's memory" in motd
+    assert refusal == ""
 
 
 async def test_the_message_of_the_day_comes_and_goes(

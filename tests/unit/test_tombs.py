@@ -2,21 +2,26 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from immud.early import mountinfo
+from immud.early.mountinfo import MountEntry
 from immud.errors import Busy
 from immud.jobs import Jobs
-from immud.model import Holder, JobResult, TombConfig, TombState
-from immud.tomb import drive
+from immud.model import Holder, JobResult, Severity, TombConfig, TombState
+from immud.tomb import abandoned, absent, drive, tombs
+from immud.tomb.announce import Announcements
 from immud.tomb.headstart import HeadStart
 from immud.tomb.machine import Action
 from immud.tomb.tombs import Tombs
 from immud.tomb.works import Order
 from immud.watch.devices import Device, DeviceEvent, What
 from immud.watch.kmsg import KernelLog
-from tests.unit.test_owner import Bench
+from tests.unit.test_owner import Bench, NoFallback
 
 HOME = TombConfig("home", label="home", key="/k", auto_open=False)
 ALICE = TombConfig("alice", label="alice", mount="/var/home/alice", auto_open=False)
@@ -225,3 +230,113 @@ async def test_a_drive_that_is_coming_is_prepared_for_where_a_tomb_waits_for_one
         stand.coming()
         assert prepared == [True], "it is here"
     await owner.stop()
+
+
+class Table:
+    """A mount table in which these places have volatile homes."""
+
+    def __init__(self) -> None:
+        self.places = {HOME.mount, WORK.mount}
+
+    def top(self, path: str) -> MountEntry | None:
+        return entry(path) if path in self.places else None
+
+
+def entry(path: str) -> MountEntry:
+    words = {"dev": "0:50", "root": "/", "options": "rw", "fstype": "tmpfs"}
+    return MountEntry(id=9, parent=1, target=path, source=absent.SOURCE, **words)
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+Begin = Callable[[tuple[TombConfig, ...]], Awaitable[Stand]]
+
+
+@pytest.fixture
+async def begin(
+    tmp_path: Path, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Begin]:
+    """Starts tombs whose drives are away, in a world with volatile homes at two places."""
+    monkeypatch.setattr(NoFallback, "seen", lambda *_: None, raising=False)
+    for module in (tombs, abandoned):
+        monkeypatch.setattr(module, "Reading", lambda: table)
+    monkeypatch.setattr(mountinfo, "read", lambda: (entry(HOME.mount), entry(WORK.mount)))
+    (tmp_path / "immud").mkdir()
+    begun: list[Stand] = []
+
+    async def begin(configs: tuple[TombConfig, ...]) -> Stand:
+        stand = Stand(configs)
+        stand._announcements = Announcements(
+            lambda: None,
+            motd=str(tmp_path / "motd"),
+            nologin=str(tmp_path / "nologin"),
+            ours=str(tmp_path / "immud/nologin"),
+        )
+        begun.append(stand)
+        stand.start()
+        await known(stand)
+        return stand
+
+    yield begin
+    for stand in begun:
+        await stand.stop(close=False)
+
+
+async def known(stand: Stand) -> None:
+    async with asyncio.timeout(5):
+        while not all(owner.known for owner in stand.by_name.values()):
+            await asyncio.sleep(0)
+
+
+def said(stand: Stand) -> list[tuple[str, str, str]]:
+    return [(p.severity, p.code, p.data["path"]) for p in stand.problems()]
+
+
+def left(config: TombConfig) -> tuple[str, str, str]:
+    return Severity.WARNING, "home-volatile", config.mount
+
+
+async def test_homes_in_memory_are_told_of_when_their_tomb_is_removed(
+    begin: Begin, table: Table, tmp_path: Path
+) -> None:
+    stand, motd = await begin((HOME, WORK)), tmp_path / "motd"
+    assert said(stand) == []
+    stand.reload([WORK])
+    assert said(stand) == [left(HOME)]
+    assert "/var/home is in this machine's memory" in motd.read_text()
+    stand.reload([])
+    assert said(stand) == [left(HOME), left(WORK)]
+    # One is unmounted, and the other has a tomb again.
+    table.places = {HOME.mount}
+    stand.mounts(table)  # type: ignore[arg-type] # all that is asked of it
+    assert said(stand) == [left(HOME)]
+    assert "/var/work" not in motd.read_text()
+    stand.reload([HOME])
+    assert said(stand) == []
+    await known(stand)
+    assert not motd.exists()
+
+
+async def test_and_when_it_is_moved(begin: Begin, tmp_path: Path) -> None:
+    stand = await begin((HOME, WORK))
+    stand.benches.clear()
+    stand.reload([replace(HOME, mount="/data/home"), WORK])
+    assert said(stand) == [left(HOME)]
+    assert (tmp_path / "motd").exists()
+
+
+async def test_and_by_a_daemon_that_never_knew_the_tomb(
+    begin: Begin, table: Table, tmp_path: Path
+) -> None:
+    stand = await begin(())
+    stand.mounts(table)  # type: ignore[arg-type] # as above
+    assert said(stand) == [left(HOME), left(WORK)]
+    assert "/var/home" in (tmp_path / "motd").read_text()
+
+
+async def test_a_bind_of_what_is_in_the_place_of_a_tomb_is_none(begin: Begin) -> None:
+    # Both places are one file system.
+    assert said(await begin((WORK,))) == []
