@@ -6,7 +6,9 @@ Each work asks the kernel what there is and takes that away: any of them may be 
 import asyncio
 import errno
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
+from typing import NamedTuple
 
 from immud.child import in_child
 from immud.early import mountinfo
@@ -25,6 +27,17 @@ SETTLE = 3.0
 # What tomb(1) needs between unmounting and closing, on a slow machine.
 BY_HAND = 3.0
 QUICK = 0.3
+
+
+class Lost(NamedTuple):
+    """What a purge is about: device numbers, and the nodes that a btrfs on them is known by.
+
+    `detached` are mounts of it that may be in no table any more, see `mounts.numbers`.
+    """
+
+    devices: list[str]
+    nodes: list[str]
+    detached: list[int]
 
 
 def _purge_here(devices: list[str]) -> list[str]:
@@ -46,12 +59,25 @@ def _purge_here(devices: list[str]) -> list[str]:
     return stacked
 
 
-def _purge_and_find(
-    devices: list[str], prefixes: list[str], maps: bool
-) -> tuple[list[str], list[holders.Found]]:
+def purge_and_find(lost: Lost, maps: bool) -> tuple[list[str], list[holders.Found]]:
     """In a child: the above, and who holds what is left; one fork less to wait for."""
-    stacked = _purge_here(devices)
-    return stacked, holders.scan([holders.pair(number) for number in stacked], prefixes, maps=maps)
+    stacked = _purge_here(_still(lost))
+    pairs = [holders.pair(number) for number in stacked]
+    return stacked, holders.scan(pairs, [], maps=maps, detached=lost.detached)
+
+
+def _purge_elsewhere(lost: Lost) -> tuple[list[str], list[int]]:
+    """In a child: out of sight in other mount namespaces; what it was there, as in `Lost`."""
+    devices, detached = mounts.everywhere(_still(lost), lost.nodes)
+    mounts.take_away_elsewhere(devices, MNT_DETACH)
+    return devices, detached
+
+
+def _still(lost: Lost) -> list[str]:
+    """The device numbers that nothing else has got since."""
+    others = [entry for entry in mountinfo.read() if not mounts.on_btrfs(entry, lost.nodes)]
+    taken = {entry.dev for entry in others if mounts.anonymous(entry.dev)}
+    return [number for number in lost.devices if number not in taken]
 
 
 def _remove(name: str) -> bool:
@@ -80,14 +106,11 @@ def _remove_later(name: str) -> None:
     dm.remove(name, deferred=True)
 
 
-async def _find(volume: Volume, numbers: list[str], *, namespaces: bool = False) -> holders.Holders:
+async def _find(
+    numbers: list[str], *, namespaces: bool = False, detached: Iterable[int] = ()
+) -> holders.Holders:
     pairs = [holders.pair(number) for number in numbers]
-    return await holders.find(pairs, _prefixes(volume, numbers), namespaces=namespaces)
-
-
-def _prefixes(volume: Volume, numbers: list[str]) -> list[str]:
-    """btrfs's files have other numbers than its mount; elsewhere a path proves nothing."""
-    return [volume.target] if any(number.startswith("0:") for number in numbers) else []
+    return await holders.find(pairs, namespaces=namespaces, detached=detached)
 
 
 async def unmount(volume: Volume, *, force: float = 0.0) -> holders.Holders:
@@ -109,7 +132,7 @@ async def unmount(volume: Volume, *, force: float = 0.0) -> holders.Holders:
         else:
             volume.unmounted = True
             break
-        found = await _find(volume, await in_child(loops.stack, numbers))
+        found = await _find(await in_child(loops.stack, numbers))
         if not force or attempt == 2:
             raise Busy(f"{volume.target} is in use by {_in_the_way(volume, found, numbers)}.")
         await found.end(signal.SIGKILL if attempt else signal.SIGTERM, force)
@@ -137,13 +160,14 @@ async def unmap(volume: Volume) -> None:
         if await in_child(_remove, mapping.name):
             continue
         # Private copies of the mount in other namespaces, which ours did not take along.
+        numbers, _ = await in_child(mounts.everywhere, numbers, list(mapping.nodes))
         await in_child(mounts.take_away_elsewhere, numbers)
         if await in_child(_remove, mapping.name):
             continue
         # udev looks at what was just closed; whoever it is, the mapping ends with them.
         await in_child(_remove_later, mapping.name)
         if not await _gone(volume, (mapping,), SETTLE):
-            found = await _find(volume, numbers, namespaces=True)
+            found = await _find(numbers, namespaces=True)
             raise Busy(
                 f"{mapping.devnode} is unmounted, but still in use by "
                 f"{_in_the_way(volume, found, numbers)}; it is closed as soon as they end."
@@ -166,22 +190,26 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     that were ended.
     """
     dead = [m for m in volume.state().mappings if not _stands(volume, m, lost)]
-    numbers = [number for m in dead for number in volume.devices(m)]
-    if not numbers:
+    if not dead:
         return holders.Holders(())
-    (stacked, ended), _ = await asyncio.gather(
-        in_child(_purge_and_find, numbers, _prefixes(volume, numbers), False),
-        in_child(mounts.take_away_elsewhere, numbers, MNT_DETACH),
+    numbers = [number for m in dead for number in volume.devices(m)]
+    nodes = [node for m in dead for node in m.nodes]
+    # Before anything is taken away: who holds a mount that is in no table is known by its number.
+    here = Lost(numbers, nodes, sorted(mounts.numbers(numbers, mountinfo.read())))
+    (stacked, ended), (devices, detached) = await asyncio.gather(
+        in_child(purge_and_find, here, False), in_child(_purge_elsewhere, here)
     )
     found = holders.Holders(ended)
     await found.end(signal.SIGKILL, 1.0)
     if await _gone(volume, tuple(dead), QUICK):
         return found
-    # Who mapped a file and closed it; and what appeared meanwhile, such as a mount on a mount.
-    stacked, late = await in_child(_purge_and_find, numbers, _prefixes(volume, numbers), True)
+    # Who mapped a file and closed it; who holds another namespace's mount of a btrfs; and what
+    # appeared meanwhile, such as a mount on a mount.
+    all_over = Lost(devices, nodes, sorted({*here.detached, *detached}))
+    stacked, late = await in_child(purge_and_find, all_over, True)
     await holders.Holders(late).end(signal.SIGKILL, 1.0)
     if not await _gone(volume, tuple(dead), SETTLE):
-        rest = await _find(volume, stacked, namespaces=True)
+        rest = await _find(stacked, namespaces=True, detached=all_over.detached)
         names = ", ".join(mapping.devnode for mapping in dead)
         raise Busy(
             f"The key is wiped and nothing is mounted, but {names} is still held by "

@@ -8,14 +8,14 @@ anything else. Never PID 1, never this daemon.
 import asyncio
 import os
 import signal
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 from immud.child import in_child
-from immud.early import mountinfo
 from immud.model import Holder
+from immud.tomb import mounts
+from immud.watch import statmount
 
 Device = tuple[int, int]
 # pid, uid, command, cgroup, how: what marshal carries back from the child.
@@ -87,14 +87,20 @@ def _processes() -> Iterator[int]:
 
 
 class _Wanted(NamedTuple):
-    """What counts as held: these devices, and what is below these prefixes and not spared.
+    """What counts as held: these devices and mounts, and what is below these prefixes.
 
-    btrfs gives each subvolume a device number of its own, hence the prefixes.
+    That, unless it is on a spared device or mount. Mounts are known by their numbers where
+    the files on them have other device numbers (`mounts.numbers`). Whoever is in one of the
+    mount `namespaces` holds it too.
     """
 
     devices: frozenset[Device]
+    mounts: frozenset[int]
     prefixes: tuple[str, ...]
     spared: frozenset[Device]
+    spared_mounts: frozenset[int]
+    namespaces: frozenset[str]
+    maps: bool
 
 
 def _on(path: str, wanted: _Wanted) -> bool:
@@ -105,18 +111,16 @@ def _on(path: str, wanted: _Wanted) -> bool:
         # Most links end here, without the file being looked at.
         if not text.startswith(wanted.prefixes):
             return False
-    found = os.stat(path)
-    number = found.st_rdev if stat.S_ISBLK(found.st_mode) else found.st_dev
-    pair = os.major(number), os.minor(number)
-    if pair in wanted.devices:
+    mount, device, itself = statmount.where(path)
+    if mount in wanted.mounts or (itself or device) in wanted.devices:
         return True
-    if pair in wanted.spared or not wanted.prefixes:
+    if mount in wanted.spared_mounts or device in wanted.spared or not wanted.prefixes:
         return False
     text = text or os.readlink(path)
     return any(text == prefix or text.startswith(f"{prefix}/") for prefix in wanted.prefixes)
 
 
-def _how(pid: int, wanted: _Wanted, *, maps: bool) -> str:
+def _how(pid: int, wanted: _Wanted) -> str:
     """How `pid` holds the file system, or the empty string. Raises OSError if it is gone.
 
     A kernel thread has no exe, and ends here.
@@ -129,16 +133,10 @@ def _how(pid: int, wanted: _Wanted, *, maps: bool) -> str:
         with suppress(FileNotFoundError):
             if _on(f"{where}/fd/{fd}", wanted):
                 return "open file"
-    return "mapped file" if maps and maps_name(_read(f"{where}/maps"), wanted.devices) else ""
-
-
-def _in_another_namespace(pid: int, seen: dict[str, bool], devices: frozenset[Device]) -> bool:
-    """Whether `pid` lives in a mount namespace, not ours, where the file system is mounted."""
-    namespace = os.readlink(f"/proc/{pid}/ns/mnt")
-    if namespace not in seen:
-        entries = mountinfo.read(pid)
-        seen[namespace] = any(tuple(map(int, entry.dev.split(":"))) in devices for entry in entries)
-    return seen[namespace]
+    if wanted.maps and maps_name(_read(f"{where}/maps"), wanted.devices):
+        return "mapped file"
+    inside = wanted.namespaces and os.readlink(f"{where}/ns/mnt") in wanted.namespaces
+    return "mount namespace" if inside else ""
 
 
 def pair(number: str) -> Device:
@@ -147,29 +145,68 @@ def pair(number: str) -> Device:
     return int(major), int(minor)
 
 
+def _numbers(devices: Iterable[Device]) -> list[str]:
+    return [f"{major}:{minor}" for major, minor in devices]
+
+
 def scan(
     devices: list[Device],
     prefixes: list[str],
     namespaces: bool = False,
     maps: bool = True,
     spared: Iterable[Device] = (),
+    *,
+    detached: Iterable[int] = (),
 ) -> list[Found]:
     """In a child: who holds a file system on one of `devices`; `find` has the rest.
 
     Without `maps`, those who merely mapped a file are not looked for: that takes
     as long as all the rest, and they are few. What is on a `spared` device does not
-    count although it is below one of `prefixes`.
+    count although it is below one of `prefixes`. `detached` are mounts of it that
+    may be in no table any more, as `mounts.numbers` gave them before.
     """
-    wanted = _Wanted(frozenset(devices), tuple(prefixes), frozenset(spared))
-    seen = {os.readlink("/proc/self/ns/mnt"): False}
+    tables = list(mounts.tables().items())
+    numbers, untouched = _numbers(devices), _numbers(spared)
+    now = {number for _, entries in tables for number in mounts.numbers(numbers, entries)}
+    wanted = _Wanted(
+        frozenset(devices),
+        frozenset({*now, *detached}),
+        tuple(prefixes),
+        frozenset(spared),
+        frozenset(n for _, entries in tables for n in mounts.numbers(untouched, entries)),
+        frozenset(
+            name for name, entries in tables[1:] if namespaces and mounts.of(numbers, entries)
+        ),
+        maps,
+    )
+    found = _look(wanted)
+    while found and (reused := _reused(numbers, wanted.mounts)):
+        # What was found by it may be anybody.
+        wanted = wanted._replace(mounts=wanted.mounts - reused)
+        found = _look(wanted)
+    return found
+
+
+def _reused(numbers: list[str], ids: frozenset[int]) -> set[int]:
+    """Those of the mounts `ids` that are gone, and whose numbers other mounts have now.
+
+    The kernel gives the lowest that is free; that of a mount which somebody holds is not.
+    """
+    return {
+        entry.id
+        for entries in mounts.tables().values()
+        for entry in set(entries) - set(mounts.of(numbers, entries))
+        if entry.id in ids
+    }
+
+
+def _look(wanted: _Wanted) -> list[Found]:
+    """Who holds what is wanted."""
     found = []
     for pid in _processes():
         # A process may end at any time, and one that is gone holds nothing.
         with suppress(OSError):
-            how = _how(pid, wanted, maps=maps)
-            if not how and namespaces and _in_another_namespace(pid, seen, wanted.devices):
-                how = "mount namespace"
-            if how:
+            if how := _how(pid, wanted):
                 uid = os.stat(f"/proc/{pid}").st_uid
                 command = _read(f"/proc/{pid}/comm").strip()
                 cgroup = cgroup_of(_read(f"/proc/{pid}/cgroup"))
@@ -282,10 +319,17 @@ async def _ended(fds: list[int], seconds: float, enough: int = 0) -> bool:
 
 
 async def find(
-    devices: Iterable[Device], prefixes: Iterable[str] = (), *, namespaces: bool = True
+    devices: Iterable[Device], *, namespaces: bool = True, detached: Iterable[int] = ()
 ) -> Holders:
     """Who holds a file system on one of `devices`, in this and all other mount namespaces.
 
-    The search runs in a child: a process of a hung network file system may block it.
+    `detached` as for `scan`. The search runs in a child: a process of a hung network file
+    system may block it.
     """
-    return Holders(await in_child(scan, list(devices), list(prefixes), namespaces, timeout=10))
+    found = await in_child(_find, list(devices), namespaces, list(detached), timeout=10)
+    return Holders(found)
+
+
+def _find(devices: list[Device], namespaces: bool, detached: list[int]) -> list[Found]:
+    """In a child."""
+    return scan(devices, [], namespaces, detached=detached)

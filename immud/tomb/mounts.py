@@ -145,6 +145,52 @@ def of(devices: list[str], entries: tuple[MountEntry, ...]) -> tuple[MountEntry,
     return (*ours, *overlays)
 
 
+def numbers(devices: list[str], entries: tuple[MountEntry, ...]) -> set[int]:
+    """The numbers of those mounts whose files do not show that they are on them.
+
+    stat(2) has another device number for each subvolume of btrfs, and for some files of an
+    overlay, than the mount table.
+    """
+    return {entry.id for entry in of(devices, entries) if anonymous(entry.dev)}
+
+
+def anonymous(number: str) -> bool:
+    """Whether it is the number of a file system without a block device of its own.
+
+    Another file system gets it as soon as this one is gone.
+    """
+    return number.startswith("0:")
+
+
+def tables() -> dict[str, tuple[MountEntry, ...]]:
+    """The mount table of every mount namespace that a process is in, ours first."""
+    found = {os.readlink("/proc/self/ns/mnt"): mountinfo.read()}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                namespace = os.readlink(f"/proc/{name}/ns/mnt")
+                if namespace not in found:
+                    found[namespace] = mountinfo.read(name)
+    return found
+
+
+def everywhere(devices: list[str], sources: list[str]) -> tuple[list[str], list[int]]:
+    """In whichever namespace: all device numbers of btrfs on `sources`, and of its mounts.
+
+    `devices` are those numbers that are known; a mount has one as `numbers` gives it.
+    """
+    found = tables().values()
+    btrfs = {e.dev for table in found for e in table if on_btrfs(e, sources)}
+    known = [*devices, *sorted(btrfs - set(devices))]
+    return known, sorted({number for table in found for number in numbers(known, table)})
+
+
+def on_btrfs(entry: MountEntry, sources: Iterable[str]) -> bool:
+    """Whether a mount is of a btrfs made on one of `sources`: only by that is it known."""
+    # A FUSE may say that it is from anywhere, and is anybody's.
+    return entry.fstype == "btrfs" and entry.source in sources
+
+
 def take_away(devices: list[str], flags: int = 0, proc: int | None = None) -> int:
     """Unmount all there is of `devices` in this namespace; how many mounts that were.
 

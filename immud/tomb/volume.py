@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
-from immud.tomb import dm, drive, dyne, loops, place
+from immud.tomb import dm, drive, dyne, loops, mounts, place
 from immud.tomb.headstart import HeadStart
 from immud.tomb.unlock import Inner
 from immud.watch import table
@@ -78,7 +78,7 @@ class Volume:
         self, found: tuple[dm.Mapping, ...], top: mountinfo.MountEntry | None
     ) -> dm.Mapping | None:
         """btrfs has a device number of its own; its source names the mapping."""
-        return next((m for m in found if top and top.source in m.nodes), None)
+        return next((m for m in found if top and mounts.on_btrfs(top, m.nodes)), None)
 
     def base(self, mapping: dm.Mapping) -> str:
         """The `major:minor` of the drive the mapping stands on, empty where that is gone.
@@ -116,5 +116,5 @@ class Volume:
 
     def devices(self, mapping: dm.Mapping) -> list[str]:
         """The numbers the mapping's file system goes by."""
-        sources = {e.dev for e in mountinfo.read() if e.source in mapping.nodes}
-        return [mapping.number, *sorted(sources - {mapping.number})]
+        btrfs = {e.dev for e in mountinfo.read() if mounts.on_btrfs(e, mapping.nodes)}
+        return [mapping.number, *sorted(btrfs)]

@@ -9,6 +9,7 @@ are in the machine's order. Every function raises OSError.
 import ctypes
 import errno
 import os
+import stat
 import struct
 
 from immud.early.mountinfo import MountEntry
@@ -42,6 +43,8 @@ _REQUEST = struct.Struct("=IIQQ")  # struct mnt_id_req, MNT_ID_REQ_SIZE_VER0
 # struct statmount up to mnt_point, and sb_source further on.
 _STATMOUNT = struct.Struct("=IIQIIQIIQQIIQQQQQII")
 _SB_SOURCE = struct.Struct("=124xI")
+# struct statx: stx_mode, stx_rdev_*, stx_dev_* and stx_mnt_id (Linux 5.8).
+_WHERE = struct.Struct("=28xH98x4IQ")
 _STRINGS = 512
 _MASK = (
     STATMOUNT_SB_BASIC
@@ -75,6 +78,21 @@ def mount_at(path: str) -> tuple[int, bool]:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), path)
     (number,) = struct.unpack_from("=Q", buffer, 144)
     return number, bool(attributes & STATX_ATTR_MOUNT_ROOT)
+
+
+def where(path: str) -> tuple[int, tuple[int, int], tuple[int, int] | None]:
+    """What the file at the end of `path`, a magic link of /proc, is on, and is.
+
+    The number of its mount in mountinfo, `major, minor` of its file system as stat(2) has it,
+    and of itself where it is a block device. No server is asked, and nothing is asked for but
+    what the kernel tells anyway: a FUSE of somebody else's refuses even root anything more.
+    """
+    buffer = ctypes.create_string_buffer(256)
+    if _libc.statx(AT_FDCWD, os.fsencode(path), AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, 0, buffer):
+        raise _fail(path)
+    mode, *numbers, mount = _WHERE.unpack_from(buffer)
+    itself = (numbers[0], numbers[1]) if stat.S_ISBLK(mode) else None
+    return mount, (numbers[2], numbers[3]), itself
 
 
 def statmount(number: int) -> MountEntry:

@@ -16,14 +16,15 @@ from immud.early.mountinfo import top
 from immud.errors import ImmudError
 from immud.tomb import holders, loops, mounts
 from immud.tomb.holders import Holders, pair
+from tests.support.filesystems import FORCE, SIZES
 from tests.support.namespaces import in_namespace
 from tests.support.process import standing
 
 
-def make_image(path: Path) -> str:
+def make_image(path: Path, fstype: str = "ext4") -> str:
     with path.open("wb") as file:
-        file.truncate(16 << 20)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(path)], check=True)
+        file.truncate(SIZES[fstype])
+    subprocess.run([f"mkfs.{fstype}", "-q", FORCE[fstype], str(path)], check=True)
     return str(path)
 
 
@@ -38,11 +39,13 @@ def loop_device(image: str) -> Iterator[str]:
 
 
 @contextmanager
-def tomb(tmp_path: Path, options: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+def tomb(
+    tmp_path: Path, options: tuple[str, ...] = (), fstype: str = "ext4"
+) -> Iterator[tuple[str, str]]:
     """A file system at a place of its own: (where, `major:minor`)."""
     target = str(tmp_path / "var" / "home")
-    with loop_device(make_image(tmp_path / "image")) as node:
-        mounts.mount(node, "ext4", target, list(options))
+    with loop_device(make_image(tmp_path / "image", fstype)) as node:
+        mounts.mount(node, fstype, target, list(options))
         entry = top(mountinfo.read(), target)
         assert entry
         try:

@@ -1,0 +1,187 @@
+"""Who holds a file system whose files do not show that they are on it, and who does not."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from immud.child import in_child
+from immud.early import kernel, mountinfo
+from immud.early.mountinfo import top
+from immud.tomb import closing, dm, holders, loops, mounts
+from immud.tomb.holders import Holders, pair
+from immud.tomb.volume import Volume
+from tests.kernel.test_tomb import WAYS, loop_device, make_image, process, tomb
+from tests.support.namespaces import in_namespace
+from tests.support.process import run
+
+PRIVATE = (
+    "libc = ctypes.CDLL(None); libc.unshare(0x20000)\n"
+    "libc.mount(None, b'/', None, 0x4000 | 1 << 18, None)\n"
+)
+
+
+def find(number: str, *, namespaces: bool = False, detached: tuple[int, ...] = ()) -> Holders:
+    return asyncio.run(holders.find([pair(number)], namespaces=namespaces, detached=detached))
+
+
+def known(number: str) -> tuple[int, ...]:
+    return tuple(mounts.numbers([number], mountinfo.read()))
+
+
+@contextmanager
+def fallback(tmp_path: Path) -> Iterator[str]:
+    """Something in memory where the tomb goes, with a home in it."""
+    place = tmp_path / "var" / "home"
+    place.mkdir(parents=True)
+    kernel.mount("tmpfs", str(place), "tmpfs", 0)
+    (place / "alice").mkdir()
+    yield str(place)
+
+
+@contextmanager
+def btrfs(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """A tomb with a home that is a subvolume: (the home, `major:minor`)."""
+    with tomb(tmp_path, fstype="btrfs") as (where, number):
+        run("btrfs", "subvolume", "create", f"{where}/alice")
+        yield f"{where}/alice", number
+
+
+@pytest.mark.parametrize("how", WAYS)
+def test_on_btrfs_they_are_found_when_it_is_in_no_table_any_more(tmp_path: Path, how: str) -> None:
+    @in_namespace
+    def test() -> None:
+        with (
+            fallback(tmp_path),
+            btrfs(tmp_path) as (home, number),
+            process(WAYS[how], home) as pid,
+        ):
+            assert os.stat(home).st_dev != os.makedev(*pair(number))
+            assert [(h.pid, h.how) for h in find(number).values] == [(pid, how)]
+            detached = known(number)
+            mounts.take_away([number], kernel.MNT_DETACH)
+            with process(WAYS["cwd"], home):
+                # That is the fallback, at the same path.
+                found = find(number, detached=detached)
+            assert [(h.pid, h.how) for h in found.values] == [(pid, how)]
+
+    test()
+
+
+@in_namespace
+def test_on_an_overlay_of_it_they_hold_it(tmp_path: Path) -> None:
+    with tomb(tmp_path) as (target, number):
+        for name in ("lower", "upper", "work", "merged"):
+            os.mkdir(f"{target}/{name}")
+        layers = f"lowerdir={target}/lower,upperdir={target}/upper,workdir={target}/work"
+        kernel.mount("overlay", f"{target}/merged", "overlay", 0, layers)
+        with process(WAYS["cwd"], f"{target}/merged") as pid:
+            assert [h.pid for h in find(number).values] == [pid]
+
+
+@in_namespace
+def test_whoever_has_a_number_of_what_is_gone_is_left_alone(tmp_path: Path) -> None:
+    with btrfs(tmp_path) as (_, number):
+        detached = known(number)
+        mounts.take_away([number], kernel.MNT_DETACH)
+        places, ids = [], set[int]()
+        while not ids & set(detached):
+            places.append(tmp_path / str(len(places)))
+            places[-1].mkdir()
+            kernel.mount("tmpfs", str(places[-1]), "tmpfs", 0)
+            ids = {entry.id for entry in mountinfo.read()}
+            assert len(places) < 100
+        before = mountinfo.read()
+        # The first of them has the device number, too.
+        assert [entry.dev for entry in before].count(number) == 1
+        for place in (places[0], places[-1]):
+            with process(WAYS["cwd"], str(place)):
+                # 7:1000 stands for the drive.
+                lost = closing.Lost(["7:1000", number], [], list(detached))
+                found = asyncio.run(in_child(closing.purge_and_find, lost, True))
+                assert found == (["7:1000"], [])
+        assert mountinfo.read() == before
+
+
+@in_namespace
+def test_a_directory_is_not_held_by_who_is_in_a_btrfs_inside_it(tmp_path: Path) -> None:
+    with btrfs(tmp_path) as (home, number):
+        above = str(tmp_path / "var")
+        with process(WAYS["cwd"], home), process(WAYS["cwd"], above) as pid:
+            found = holders.scan([], [above], False, False, [pair(number)])
+        assert [who[0] for who in found] == [pid]
+
+
+class OnLoop(dm.Mapping):
+    """What stands for a mapping where there is no device mapper."""
+
+    __slots__ = ()
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        return self.name, self.name
+
+
+def purge(home: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Purge the file system at `home` as that of a pulled drive; who was ended, and why."""
+    entry = top(mountinfo.read(), os.path.dirname(home))
+    assert entry
+    rdev = os.stat(entry.source).st_rdev
+    mapping = OnLoop(entry.source, f"{os.major(rdev)}:{os.minor(rdev)}", "")
+    volume = SimpleNamespace(
+        nudge=asyncio.Event(),
+        target=entry.target,
+        state=lambda: SimpleNamespace(mappings=(mapping,)),
+        base=lambda _: "",
+        devices=lambda m: Volume.devices(cast(Volume, None), m),
+    )
+    alive = (
+        f"/sys/fs/btrfs/{run('blkid', '-o', 'value', '-s', 'UUID', entry.source).stdout.strip()}"
+    )
+    # It is the test's own, and detached there.
+    monkeypatch.setattr(loops, "detach", len)
+    monkeypatch.setattr(dm, "mappings", lambda: (mapping,) if os.path.exists(alive) else ())
+    ended = asyncio.run(closing.purge(cast(Volume, volume)))
+    assert not os.path.exists(alive)
+    return [(holder.pid, holder.how) for holder in ended.values]
+
+
+@in_namespace
+def test_a_purge_ends_its_holders_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        fallback(tmp_path) as place,
+        process(WAYS["cwd"], f"{place}/alice") as before,
+        btrfs(tmp_path) as (home, _),
+        loop_device(make_image(tmp_path / "inner")) as node,
+    ):
+        mounts.mount(node, "ext4", f"{home}/inner", [])
+        with (
+            process(WAYS["cwd"], f"{home}/inner") as inside,
+            process(WAYS["cwd"], home) as sitter,
+            process(WAYS["open file"], home) as writer,
+        ):
+            ended = purge(home, monkeypatch)
+            assert sorted(ended) == sorted([(sitter, "cwd"), (writer, "open file")])
+            for pid in (before, inside):
+                os.kill(pid, 0)
+
+
+@in_namespace
+def test_a_purge_ends_who_holds_a_private_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        fallback(tmp_path),
+        btrfs(tmp_path) as (home, _),
+        process(PRIVATE + WAYS["open file"], home),
+        process(PRIVATE) as bystander,
+    ):
+        purge(home, monkeypatch)
+        os.kill(bystander, 0)
