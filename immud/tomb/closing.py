@@ -6,11 +6,11 @@ Each work asks the kernel what there is and takes that away: any of them may be 
 import asyncio
 import errno
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from immud.child import in_child
+from immud.child import ChildTimeout, in_child
 from immud.early import mountinfo
 from immud.early.kernel import MNT_DETACH
 from immud.errors import Busy
@@ -24,6 +24,8 @@ POLITE = 5.0
 # A mapping whose last user was killed is gone in milliseconds; a process stuck in the
 # kernel may keep it, empty, for longer than anybody wants to wait.
 SETTLE = 3.0
+# Looking for holders, and for what stands on a volume: a second where there is much of it.
+LOOK = 10.0
 # What tomb(1) needs between unmounting and closing, on a slow machine.
 BY_HAND = 3.0
 QUICK = 0.3
@@ -40,28 +42,37 @@ class Lost(NamedTuple):
     detached: list[int]
 
 
-def _purge_here(devices: list[str]) -> list[str]:
-    """In a child: out of everybody's sight, and no key in the kernel; the mappings' names."""
-    stacked = loops.stack(devices)
-    names = [mapping.name for mapping in dm.mappings() if mapping.number in stacked]
-    for _ in range(100):
-        # Mounts can be stacked, and each layer shows only when the one above has gone.
-        if not mounts.take_away(stacked, MNT_DETACH):
-            break
-    loops.detach(stacked)
-    for number in devices:
-        for name in (m.name for m in dm.mappings() if m.number == number):
+def _purge_here(devices: list[str], *, stack: bool) -> list[str]:
+    """In a child: out of everybody's sight, and no key in the kernel; what else is to go with it.
+
+    That is what stands on it, which only the kernel knows: it is asked last, for on its way to
+    the answer it may wait for a server. Without `stack` it is not asked.
+    """
+    _detach(devices)
+    for mapping in dm.mappings():
+        if mapping.number in devices:
             with suppress(OSError):
-                dm.wipe(name, dm.sectors(number))
+                dm.wipe(mapping.name, dm.sectors(mapping.number))
+    stacked = loops.stack(devices) if stack else devices
+    _detach(stacked)
+    names = [mapping.name for mapping in dm.mappings() if mapping.number in stacked]
+    loops.detach(stacked)
     for name in reversed(names):
         with suppress(OSError):
             dm.remove(name, deferred=True)
     return stacked
 
 
-def purge_and_find(lost: Lost, maps: bool) -> tuple[list[str], list[holders.Found]]:
+def _detach(devices: list[str]) -> None:
+    for _ in range(100):
+        # Mounts can be stacked, and each layer shows only when the one above has gone.
+        if not mounts.take_away(devices, MNT_DETACH):
+            break
+
+
+def purge_and_find(lost: Lost, maps: bool, stack: bool) -> tuple[list[str], list[holders.Found]]:
     """In a child: the above, and who holds what is left; one fork less to wait for."""
-    stacked = _purge_here(_still(lost))
+    stacked = _purge_here(_still(lost), stack=stack)
     pairs = [holders.pair(number) for number in stacked]
     return stacked, holders.scan(pairs, [], maps=maps, detached=lost.detached)
 
@@ -106,6 +117,18 @@ def _remove_later(name: str) -> None:
     dm.remove(name, deferred=True)
 
 
+async def _in_time(unknown: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What `function` finds out in a child, or what is to do for `unknown`.
+
+    A loop device on a file of a server that does not answer, and a process that waits for it
+    in the wrong place, keep the kernel from telling anything about any of them.
+    """
+    try:
+        return await in_child(function, *arguments, timeout=LOOK)
+    except ChildTimeout:
+        return unknown
+
+
 async def _find(
     numbers: list[str], *, namespaces: bool = False, detached: Iterable[int] = ()
 ) -> holders.Holders:
@@ -132,7 +155,7 @@ async def unmount(volume: Volume, *, force: float = 0.0) -> holders.Holders:
         else:
             volume.unmounted = True
             break
-        found = await _find(await in_child(loops.stack, numbers))
+        found = await _find(await _in_time(numbers, loops.stack, numbers))
         if not force or attempt == 2:
             raise Busy(f"{volume.target} is in use by {_in_the_way(volume, found, numbers)}.")
         await found.end(signal.SIGKILL if attempt else signal.SIGTERM, force)
@@ -197,7 +220,8 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     # Before anything is taken away: who holds a mount that is in no table is known by its number.
     here = Lost(numbers, nodes, sorted(mounts.numbers(numbers, mountinfo.read())))
     (stacked, ended), (devices, detached) = await asyncio.gather(
-        in_child(purge_and_find, here, False), in_child(_purge_elsewhere, here)
+        _purge_and_find(here, maps=False),
+        _in_time((numbers, []), _purge_elsewhere, here),
     )
     found = holders.Holders(ended)
     await found.end(signal.SIGKILL, 1.0)
@@ -206,16 +230,25 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     # Who mapped a file and closed it; who holds another namespace's mount of a btrfs; and what
     # appeared meanwhile, such as a mount on a mount.
     all_over = Lost(devices, nodes, sorted({*here.detached, *detached}))
-    stacked, late = await in_child(purge_and_find, all_over, True)
+    stacked, late = await _purge_and_find(all_over, maps=True)
     await holders.Holders(late).end(signal.SIGKILL, 1.0)
     if not await _gone(volume, tuple(dead), SETTLE):
-        rest = await _find(stacked, namespaces=True, detached=all_over.detached)
+        rest = holders.Holders(())
+        with suppress(ChildTimeout):
+            rest = await _find(stacked, namespaces=True, detached=all_over.detached)
         names = ", ".join(mapping.devnode for mapping in dead)
         raise Busy(
             f"The key is wiped and nothing is mounted, but {names} is still held by "
             f"{_in_the_way(volume, rest, stacked)}; it goes when they end."
         )
     return found
+
+
+async def _purge_and_find(lost: Lost, *, maps: bool) -> tuple[list[str], list[holders.Found]]:
+    """The same in a child, as far as it can be found out in time."""
+    found = await _in_time(None, purge_and_find, lost, maps, True)
+    found = found or await _in_time(None, purge_and_find, lost, maps, False)
+    return found or (lost.devices, [])
 
 
 def _stands(volume: Volume, mapping: dm.Mapping, lost: Device | None) -> bool:

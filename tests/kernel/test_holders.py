@@ -17,6 +17,7 @@ from immud.tomb import closing, dm, holders, loops, mounts
 from immud.tomb.holders import Holders, pair
 from immud.tomb.volume import Volume
 from tests.kernel.test_tomb import WAYS, loop_device, make_image, process, tomb
+from tests.support import fuse
 from tests.support.namespaces import in_namespace
 from tests.support.process import run
 
@@ -103,7 +104,7 @@ def test_whoever_has_a_number_of_what_is_gone_is_left_alone(tmp_path: Path) -> N
             with process(WAYS["cwd"], str(place)):
                 # 7:1000 stands for the drive.
                 lost = closing.Lost(["7:1000", number], [], list(detached))
-                found = asyncio.run(in_child(closing.purge_and_find, lost, True))
+                found = asyncio.run(in_child(closing.purge_and_find, lost, True, True))
                 assert found == (["7:1000"], [])
         assert mountinfo.read() == before
 
@@ -127,22 +128,23 @@ class OnLoop(dm.Mapping):
         return self.name, self.name
 
 
-def purge(home: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Purge the file system at `home` as that of a pulled drive; who was ended, and why."""
-    entry = top(mountinfo.read(), os.path.dirname(home))
+def purge(target: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Purge the file system at `target` as that of a pulled drive; who was ended, and why."""
+    entry = top(mountinfo.read(), target)
     assert entry
     rdev = os.stat(entry.source).st_rdev
     mapping = OnLoop(entry.source, f"{os.major(rdev)}:{os.minor(rdev)}", "")
     volume = SimpleNamespace(
         nudge=asyncio.Event(),
-        target=entry.target,
+        target=target,
         state=lambda: SimpleNamespace(mappings=(mapping,)),
         base=lambda _: "",
         devices=lambda m: Volume.devices(cast(Volume, None), m),
     )
-    alive = (
-        f"/sys/fs/btrfs/{run('blkid', '-o', 'value', '-s', 'UUID', entry.source).stdout.strip()}"
-    )
+    name = os.path.basename(entry.source)
+    uuid = run("blkid", "-p", "-o", "value", "-s", "UUID", entry.source).stdout.strip()
+    alive = f"/sys/fs/{entry.fstype}/{uuid if entry.fstype == 'btrfs' else name}"
+    assert os.path.exists(alive)
     # It is the test's own, and detached there.
     monkeypatch.setattr(loops, "detach", len)
     monkeypatch.setattr(dm, "mappings", lambda: (mapping,) if os.path.exists(alive) else ())
@@ -167,7 +169,7 @@ def test_a_purge_ends_its_holders_and_nobody_else(
             process(WAYS["cwd"], home) as sitter,
             process(WAYS["open file"], home) as writer,
         ):
-            ended = purge(home, monkeypatch)
+            ended = purge(os.path.dirname(home), monkeypatch)
             assert sorted(ended) == sorted([(sitter, "cwd"), (writer, "open file")])
             for pid in (before, inside):
                 os.kill(pid, 0)
@@ -183,5 +185,44 @@ def test_a_purge_ends_who_holds_a_private_copy(
         process(PRIVATE + WAYS["open file"], home),
         process(PRIVATE) as bystander,
     ):
-        purge(home, monkeypatch)
+        purge(os.path.dirname(home), monkeypatch)
         os.kill(bystander, 0)
+
+
+# --- a server that does not answer ----------------------------------------------------
+
+
+@in_namespace
+def test_a_hung_server_keeps_nobody_from_being_found(tmp_path: Path) -> None:
+    with (
+        fuse.server(str(tmp_path / "network")) as silence,
+        tomb(tmp_path) as (target, number),
+        process(WAYS["cwd"], str(tmp_path / "network")),
+        process("held = open(sys.argv[1])", str(tmp_path / "network/file")),
+        process(WAYS["open file"], target) as pid,
+    ):
+        silence()
+        found = asyncio.run(asyncio.wait_for(holders.find([pair(number)]), 5))
+        assert [h.pid for h in found.values] == [pid]
+
+
+@in_namespace
+def test_a_loop_device_on_a_hung_server_keeps_nothing_from_being_purged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wiped(name: str, _: int) -> None:
+        assert not any(entry.source == name for entry in mountinfo.read())
+        (tmp_path / "wiped").touch()
+
+    with fuse.server(str(tmp_path / "network")) as silence, tomb(tmp_path) as (target, _):
+        command = ["losetup", "--read-only", "--find", "--show", str(tmp_path / "network/file")]
+        node = run(*command).stdout.strip()
+        try:
+            with process(WAYS["cwd"], target) as pid:
+                silence()
+                monkeypatch.setattr(closing, "LOOK", 1.0)
+                monkeypatch.setattr(dm, "wipe", wiped)
+                assert purge(target, monkeypatch) == [(pid, "cwd")]
+                assert (tmp_path / "wiped").exists()
+        finally:
+            run("losetup", "--detach", node)
