@@ -172,8 +172,12 @@ def _in_the_way(volume: Volume, found: holders.Holders, numbers: list[str]) -> s
     return holders.sentence([*found.values, *below]) or "the kernel (a swap file, or an export)"
 
 
-async def unmap(volume: Volume) -> None:
-    """Take away what is mapped and not mounted. Raises Busy where it is held elsewhere."""
+async def unmap(volume: Volume, *, force: float = 0.0) -> holders.Holders:
+    """Take away what is mapped and not mounted. Raises Busy where it is held elsewhere.
+
+    With `force` those who do are ended as for `unmount`. Returns who was.
+    """
+    ended = holders.Holders(())
     if volume.config.file and not volume.unmounted:
         # By hand, then, and most likely by tomb(1), which fails where another is quicker.
         await _gone(volume, volume.state().mappings, BY_HAND)
@@ -189,12 +193,19 @@ async def unmap(volume: Volume) -> None:
             continue
         # udev looks at what was just closed; whoever it is, the mapping ends with them.
         await in_child(_remove_later, mapping.name)
-        if not await _gone(volume, (mapping,), SETTLE):
+        signals = [signal.SIGTERM, signal.SIGKILL] if force else []
+        while not await _gone(volume, (mapping,), SETTLE):
             found = await _find(numbers, namespaces=True)
-            raise Busy(
-                f"{mapping.devnode} is unmounted, but still in use by "
-                f"{_in_the_way(volume, found, numbers)}; it is closed as soon as they end."
-            )
+            if not signals:
+                raise Busy(
+                    f"{mapping.devnode} is unmounted, but still in use by "
+                    f"{_in_the_way(volume, found, numbers)}; it is closed as soon as they end."
+                )
+            await found.end(signals.pop(0), force)
+            ended = ended or found
+            # Of a namespace that others are in, too, it is taken away now that nobody uses it.
+            await in_child(mounts.take_away_elsewhere, numbers)
+    return ended
 
 
 async def retreat(volume: Volume) -> None:
@@ -212,7 +223,7 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     medium, or connection of an NBD, may have its number by now. Returns the holders
     that were ended.
     """
-    dead = [m for m in volume.state().mappings if not _stands(volume, m, lost)]
+    dead = [m for m in volume.state().mappings if not volume.stands(m, lost)]
     if not dead:
         return holders.Holders(())
     numbers = [number for m in dead for number in volume.devices(m)]
@@ -249,13 +260,6 @@ async def _purge_and_find(lost: Lost, *, maps: bool) -> tuple[list[str], list[ho
     found = await _in_time(None, purge_and_find, lost, maps, True)
     found = found or await _in_time(None, purge_and_find, lost, maps, False)
     return found or (lost.devices, [])
-
-
-def _stands(volume: Volume, mapping: dm.Mapping, lost: Device | None) -> bool:
-    """Whether a mapping is on a drive that is there, and not on what was lost."""
-    base = volume.base(mapping)
-    other = lost is None or lost.number != base or drive.alive(lost.number, lost.diskseq)
-    return bool(base) and other
 
 
 async def _gone(volume: Volume, which: tuple[dm.Mapping, ...], seconds: float) -> bool:

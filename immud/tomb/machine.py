@@ -52,6 +52,7 @@ class Found:
 class Seen:
     """The devices that answer to the configuration now; `lost` if the one in use is gone.
 
+    In use is also one whose mapping is left of a closing that somebody was in the way of.
     `waits` says what else has to come before it can open, empty where nothing has.
     """
 
@@ -202,7 +203,7 @@ def _close(life: Life, eject: bool) -> Next:
 
 
 def _close_rest(life: Life) -> Next:
-    after, actions = _begin(life, S.CLOSING, Action.UNMAP, spent=life.device)
+    after, actions = _begin(life, S.CLOSING, Action.UNMAP, spent=life.device, error="")
     return after, (Action.CLOSED, *actions)
 
 
@@ -227,7 +228,7 @@ def _found(life: Life, event: Found) -> Next:
         return _begin(life, S.LOST, Action.PURGE)
     if event.mounted:
         return replace(life, state=S.OPEN), (Action.OPENED,)
-    if life.auto_open:
+    if life.auto_open and len(event.candidates) < 2:
         return _begin(life, S.CHECKING, Action.CHECK)
     return _begin(life, S.CLOSING, Action.RETREAT)
 
@@ -236,7 +237,8 @@ def _seen(life: Life, event: Seen) -> Next:
     # What it waited for is there: that is as good as plugging in the drive itself.
     came = bool(life.waits) and not event.waits
     spent = life.spent if life.spent in event.candidates and not came else ""
-    if life.state in IDLE:
+    idle = life.state in IDLE
+    if idle and not event.lost:
         settled = life.state is S.FAILED and event.candidates == (life.device,) and not came
         life = replace(life, candidates=event.candidates, spent=spent, waits=event.waits)
         return (life, ()) if settled else _settle(replace(life, error=""))
@@ -245,7 +247,8 @@ def _seen(life: Life, event: Seen) -> Next:
         return life, ()
     if event.lost:
         closed = (Action.CLOSED,) if life.state is S.OPEN else ()
-        after, actions = _begin(life, S.LOST, Action.PURGE, eject=False, spent="")
+        spent = spent if idle else ""
+        after, actions = _begin(life, S.LOST, Action.PURGE, eject=False, spent=spent, error="")
         return after, (*closed, *actions)
     if life.state in OPENING and len(event.candidates) > 1:
         return _back(life)

@@ -270,6 +270,7 @@ class Owner:
         for action in actions:
             await self._act(action)
         if self._life.work is None:
+            self._force = 0.0
             if before.work and self._life.state is TombState.OPEN:
                 # What it is mounted on may be gone since, with nobody listening.
                 self._inbox.put_nowait(Look())
@@ -299,7 +300,7 @@ class Owner:
 
     async def _look(self) -> None:
         """Ask the kernel what the hints amount to."""
-        seen = self._sight.seen(self._life)
+        seen = self._sight.seen(self._life, self.volume)
         if seen.lost or (seen.candidates, seen.waits) != (self._life.candidates, self._life.waits):
             await self._take(seen)
         elif self._life.state is TombState.OPEN and not self.volume.state().mounted:

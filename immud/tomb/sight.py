@@ -32,10 +32,13 @@ class Sight:
             return None
         return self.devices.get(life.device) or self.used
 
-    def seen(self, life: Life) -> Seen:
+    def seen(self, life: Life, volume: Volume) -> Seen:
         """The drives that answer now, and whether the one in use is gone."""
-        used = None if life.state in IDLE else self.used
-        return Seen(self._candidates(), used is not None and self._gone(used), self._waits())
+        if life.state in IDLE:
+            lost = not all(volume.stands(m, self.used) for m in volume.unwiped())
+        else:
+            lost = self.used is not None and self._gone(self.used)
+        return Seen(self._candidates(), lost, self._waits())
 
     def found(self, volume: Volume) -> Found:
         """What an earlier run of the daemon left: open tombs stay open."""

@@ -98,6 +98,21 @@ class Volume:
                     return number
         return ""
 
+    def stands(self, mapping: dm.Mapping, lost: Device | None) -> bool:
+        """Whether a mapping is on a drive that is there, and not on what was `lost`."""
+        base = self.base(mapping)
+        other = lost is None or lost.number != base or drive.alive(lost.number, lost.diskseq)
+        return bool(base) and other
+
+    def unwiped(self) -> tuple[dm.Mapping, ...]:
+        """Our mappings that may have a key: what was purged stands on nothing any more."""
+        found = []
+        for mapping in self.state().mappings:
+            # Gone in the meantime.
+            with suppress(OSError):
+                found += [mapping] if dm.dependencies(mapping.name) else []
+        return tuple(found)
+
     def device(self, mapping: dm.Mapping) -> Device | None:
         """The device the mapping stands on, or None where it is gone."""
         number = self.base(mapping)

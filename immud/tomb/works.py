@@ -46,7 +46,7 @@ class Works:
             case Action.UNMOUNT:
                 return (await closing.unmount(volume, force=order.force)).values
             case Action.UNMAP:
-                await closing.unmap(volume)
+                return (await closing.unmap(volume, force=order.force)).values
             case Action.RETREAT:
                 await closing.retreat(volume)
             case Action.PURGE:

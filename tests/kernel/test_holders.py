@@ -13,6 +13,7 @@ import pytest
 from immud.child import in_child
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
+from immud.errors import Busy
 from immud.tomb import closing, dm, holders, loops, mounts
 from immud.tomb.holders import Holders, pair
 from immud.tomb.volume import Volume
@@ -128,19 +129,12 @@ class OnLoop(dm.Mapping):
         return self.name, self.name
 
 
-def purge(target: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Purge the file system at `target` as that of a pulled drive; who was ended, and why."""
+def on_a_mapping(target: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Volume, str]:
+    """A tomb that is what is mounted at `target`; what is there as long as the kernel has it."""
     entry = top(mountinfo.read(), target)
     assert entry
     rdev = os.stat(entry.source).st_rdev
     mapping = OnLoop(entry.source, f"{os.major(rdev)}:{os.minor(rdev)}", "")
-    volume = SimpleNamespace(
-        nudge=asyncio.Event(),
-        target=target,
-        state=lambda: SimpleNamespace(mappings=(mapping,)),
-        base=lambda _: "",
-        devices=lambda m: Volume.devices(cast(Volume, None), m),
-    )
     name = os.path.basename(entry.source)
     uuid = run("blkid", "-p", "-o", "value", "-s", "UUID", entry.source).stdout.strip()
     alive = f"/sys/fs/{entry.fstype}/{uuid if entry.fstype == 'btrfs' else name}"
@@ -148,7 +142,25 @@ def purge(target: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]
     # It is the test's own, and detached there.
     monkeypatch.setattr(loops, "detach", len)
     monkeypatch.setattr(dm, "mappings", lambda: (mapping,) if os.path.exists(alive) else ())
-    ended = asyncio.run(closing.purge(cast(Volume, volume)))
+    monkeypatch.setattr(closing, "_remove", lambda _: not os.path.exists(alive))
+    monkeypatch.setattr(closing, "_remove_later", len)
+    volume = SimpleNamespace(
+        config=SimpleNamespace(file=""),
+        nudge=asyncio.Event(),
+        target=target,
+        state=lambda: SimpleNamespace(mappings=dm.mappings()),
+        base=lambda _: number,
+        stands=lambda *_: False,
+        devices=lambda m: Volume.devices(cast(Volume, None), m),
+    )
+    number = mapping.number
+    return cast(Volume, volume), alive
+
+
+def purge(target: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Purge the file system at `target` as that of a pulled drive; who was ended, and why."""
+    volume, alive = on_a_mapping(target, monkeypatch)
+    ended = asyncio.run(closing.purge(volume))
     assert not os.path.exists(alive)
     return [(holder.pid, holder.how) for holder in ended.values]
 
@@ -187,6 +199,36 @@ def test_a_purge_ends_who_holds_a_private_copy(
     ):
         purge(os.path.dirname(home), monkeypatch)
         os.kill(bystander, 0)
+
+
+async def unmap(volume: Volume, pid: int, alive: str) -> Holders:
+    """Politely first, and then by force."""
+    with pytest.raises(Busy, match=f"pid {pid}, .*open file"):
+        await closing.unmap(volume)
+    assert os.path.exists(alive)
+    return await closing.unmap(volume, force=5.0)
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "btrfs"])
+def test_force_ends_who_holds_a_private_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fstype: str
+) -> None:
+    @in_namespace
+    def test() -> None:
+        with (
+            tomb(tmp_path, fstype=fstype) as (target, number),
+            process(PRIVATE + WAYS["open file"], target) as pid,
+            process(PRIVATE) as bystander,
+        ):
+            volume, alive = on_a_mapping(target, monkeypatch)
+            mounts.take_away([number])
+            monkeypatch.setattr(closing, "SETTLE", 0.3)
+            ended = asyncio.run(unmap(volume, pid, alive)).values
+            assert [(h.pid, h.how) for h in ended] == [(pid, "open file")]
+            assert not os.path.exists(alive)
+            os.kill(bystander, 0)
+
+    test()
 
 
 # --- a server that does not answer ----------------------------------------------------

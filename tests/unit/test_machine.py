@@ -16,6 +16,7 @@ from hypothesis.stateful import (
 
 from immud.model import TombState as S
 from immud.tomb.machine import (
+    IDLE,
     OPENING,
     Action,
     Cancelled,
@@ -246,7 +247,8 @@ class World(RuleBasedStateMachine):
         super().__init__()
         self.life = Life()
         self.work: Action | None = None
-        self.mapped = self.mounted = self.opened = False
+        self.mounted = self.opened = False
+        self.mapped: set[str] = set()
         self.present: list[str] = []
         self.plugs = 0
         self.key = True
@@ -269,7 +271,10 @@ class World(RuleBasedStateMachine):
                 self.work = action
 
     def see(self) -> None:
-        lost = bool(self.life.device) and self.life.device not in self.present
+        if self.life.state in IDLE:
+            lost = not self.mapped.issubset(self.present)
+        else:
+            lost = bool(self.life.device) and self.life.device not in self.present
         self.do(Seen(tuple(self.present), lost, self.waits()))
 
     def waits(self) -> str:
@@ -323,25 +328,28 @@ class World(RuleBasedStateMachine):
         device = self.life.device if self.life.device in self.present else ""
         self.life = Life(auto_open=self.life.auto_open)
         self.opened = False
-        found = Found(tuple(self.present), device, self.mapped, self.mounted, self.waits())
-        self.do(found)
+        device = device or next(iter(self.mapped.intersection(self.present)), "")
+        mapped = bool(self.mapped)
+        self.do(Found(tuple(self.present), device, mapped, self.mounted, self.waits()))
 
     @precondition(lambda self: self.work)
     @rule(well=st.booleans(), half=st.booleans())
     def work_ends(self, well: bool, half: bool) -> None:
-        """Works that take things away may fail only where somebody is in the way."""
+        """Whoever is in the way may keep a mapping, although nothing is mounted any more."""
         work, self.work = self.work, None
         if work is Action.UNLOCK and (well or half):
-            self.mapped = True
+            self.mapped.add(self.life.device)
         if work is Action.MOUNT and (well or half):
             self.mounted = True
-        if work is Action.UNMOUNT and well:
+        if work in (Action.RETREAT, Action.PURGE) or (work is Action.UNMOUNT and well):
             self.mounted = False
-        if work is Action.UNMAP:
-            well, self.mapped = True, False
-        if work in (Action.RETREAT, Action.PURGE):
-            well, self.mapped, self.mounted = True, False, False
+        if work in (Action.UNMAP, Action.RETREAT) and well:
+            self.mapped.difference_update(self.present)
+        if work is Action.PURGE and well:
+            self.mapped.intersection_update(self.present)
         self.do(Done() if well else Failed("why"))
+        # Something always happens on a machine.
+        self.see()
 
     @invariant()
     def work_is_known(self) -> None:
@@ -350,8 +358,8 @@ class World(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_where_nothing_is_open(self) -> None:
         if self.life.state in (S.ABSENT, S.PRESENT, S.AMBIGUOUS, S.FAILED):
-            left = (self.work, self.mapped, self.mounted, self.opened)
-            assert left == (None, False, False, False)
+            assert (self.work, self.mounted, self.opened) == (None, False, False)
+            assert self.mapped.issubset(self.present)
 
     @invariant()
     def open_means_open(self) -> None:

@@ -48,6 +48,7 @@ class Bench:
         self.fail: dict[str, Exception] = {}
         self.passphrases: list[bytes | None] = []
         self.read_only: list[bool] = []
+        self.forced: list[float] = []
         self.target, self.hidden, self.notes = "/var/home", False, ()
         self.damage = ""
         self.fallback = NoFallback()
@@ -63,6 +64,12 @@ class Bench:
 
     def uprooted(self) -> bool:
         return not self.rooted
+
+    def unwiped(self) -> tuple[Mapping, ...]:
+        return self.state().mappings
+
+    def stands(self, mapping: Mapping, lost: Device | None) -> bool:
+        return drive.alive(STICK.number)
 
     def base(self, mapping: Mapping) -> str:
         return STICK.number
@@ -92,6 +99,7 @@ class Bench:
         if action is Action.UNLOCK:
             self.passphrases.append(order.passphrase)
             self.read_only.append(order.read_only)
+        self.forced.append(order.force)
         if action is Action.CHECK:
             progress(0.25)
         await self._work(f"{action} by force" if forced else str(action))
@@ -195,6 +203,39 @@ async def test_who_is_in_the_way_is_the_job_s_error(stand: Stand) -> None:
     assert stand.told == ["open", "closed", "open"]
     assert (await stand.owner.close(0, {"force": True}).wait()).result is JobResult.DONE
     assert stand.bench.called[-2:] == ["unmount by force", "unmap"]
+
+
+async def test_pulled_after_a_closing_that_somebody_was_in_the_way_of(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.fail = {"unmap": Busy("a container has a file open")}
+    await stand.owner.close(0, {}).wait()
+    assert (stand.owner.view.state, stand.bench.mapped) == (TombState.FAILED, True)
+    # Not even a purge that fails is the last: the key may still be there.
+    stand.bench.fail = {"purge": ImmudError("the kernel did not finish")}
+    stand.pull()
+    await stand.until(lambda: stand.bench.called[-1] == "purge")
+    await stand.reach(TombState.ABSENT)
+    stand.bench.fail = {}
+    stand.owner.look({})
+    await stand.until(lambda: not stand.bench.mapped)
+    await stand.reach(TombState.ABSENT)
+    assert stand.bench.called.count("purge") == 2
+    assert stand.owner.problems() == ()
+
+
+async def test_force_is_for_the_closing_it_was_asked_for(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.fail = {"unmount by force": Busy("stuck")}
+    await stand.owner.close(0, {"force": True}).wait()
+    assert stand.owner.view.state is TombState.OPEN
+    stand.bench.mounted = False
+    stand.owner.look(stand.there)
+    await stand.reach(TombState.PRESENT)
+    assert stand.bench.called[-2:] == ["unmount by force", "unmap"]
+    assert stand.bench.forced[-2] > 0
+    assert stand.bench.forced[-1] == 0
 
 
 async def test_a_passphrase_answers_the_pending_question(stand: Stand) -> None:
