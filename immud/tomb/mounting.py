@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from immud.child import in_child
 from immud.early import kernel, mountinfo
 from immud.errors import DamagedVolume, ImmudError
 from immud.tomb import absent, dm, drive, health, holders, mounts
@@ -37,8 +38,11 @@ async def check(volume: Volume, device: Device, progress: Progress) -> None:
     mapping = volume.mapping(device)
     inner = _inner(volume, mapping)
     volume.damage, volume.checked = "", False
-    # What cannot be written to cannot be repaired.
-    if not inner.sound and not drive.read_only(mapping.number):
+    # What cannot be written to cannot be repaired, and what a namespace that was in the way of
+    # its closing has mounted needs no repair: it is mounted here as well.
+    if inner.sound or drive.read_only(mapping.number):
+        return
+    if not await in_child(checking.is_in_use, mapping.devnode):
         volume.damage = await checking.check(inner.fs_type, mapping.devnode, progress)
         volume.checked = True
 

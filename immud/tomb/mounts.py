@@ -21,7 +21,7 @@ from immud.early.kernel import (
     RESOLVE_NO_SYMLINKS,
 )
 from immud.early.mountinfo import MountEntry
-from immud.errors import DamagedVolume, ImmudError
+from immud.errors import Busy, DamagedVolume, ImmudError
 from immud.tomb import idmap
 from immud.tomb.filesystems import ATTRIBUTES, parameters
 from immud.tomb.idmap import UserMap
@@ -85,7 +85,8 @@ def build(source: str, fstype: str, options: list[str], users: UserMap = ()) -> 
     """A detached mount of `source`, which nobody sees: its descriptor.
 
     `users` are whom the owners on it are shown as (see `immud.tomb.idmap`). Raises DamagedVolume
-    with what the kernel says, ImmudError where what is asked for makes no sense, and OSError.
+    with what the kernel says, Busy where it is in use in another way, ImmudError where what is
+    asked for makes no sense, and OSError.
     """
     attributes, pairs = split_options(options, fstype)
     context = kernel.fsopen(fstype)
@@ -100,6 +101,11 @@ def build(source: str, fstype: str, options: list[str], users: UserMap = ()) -> 
         tree = kernel.fsmount(context, attributes)
     except OSError as error:
         said = _said(context)
+        if error.errno == errno.EBUSY:
+            raise Busy(
+                f"{source} is in use as it is: {said or error.strerror}. "
+                "It can be opened another way when those who use it have ended."
+            ) from error
         raise DamagedVolume(
             f"{source} cannot be mounted as {fstype}: {said or error.strerror}."
         ) from error

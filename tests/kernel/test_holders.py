@@ -14,9 +14,11 @@ from immud.child import in_child
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.errors import Busy
-from immud.tomb import closing, dm, holders, loops, mounts
+from immud.tomb import check, closing, dm, holders, loops, mounting, mounts
 from immud.tomb.holders import Holders, pair
+from immud.tomb.unlock import Inner
 from immud.tomb.volume import Volume
+from immud.watch.devices import Device
 from tests.kernel.test_tomb import WAYS, loop_device, make_image, process, tomb
 from tests.support import fuse
 from tests.support.namespaces import in_namespace
@@ -229,6 +231,32 @@ def test_force_ends_who_holds_a_private_copy(
             os.kill(bystander, 0)
 
     test()
+
+
+@in_namespace
+def test_what_is_still_mounted_in_a_private_copy_is_opened_again(tmp_path: Path) -> None:
+    with tomb(tmp_path) as (target, number):
+        entry = top(mountinfo.read(), target)
+        assert entry
+        node = entry.source
+        mapping = SimpleNamespace(name="it", devnode=node, number=number)
+        volume = SimpleNamespace(
+            mapping=lambda _: mapping,
+            inner=Inner("it", "ext4", "", pinned=False, sound=False),
+            damage="old",
+            checked=True,
+        )
+        with process(PRIVATE + WAYS["open file"], target):
+            mounts.take_away([number])
+            device = Device("/devices/a", node, number)
+            asyncio.run(mounting.check(cast(Volume, volume), device, lambda _: None))
+            assert (volume.damage, volume.checked) == ("", False)
+            with pytest.raises(Busy, match="in use"):
+                mounts.mount(node, "ext4", target, ["ro"])
+            mounts.mount(node, "ext4", target, [])
+            assert (Path(target) / "file").exists()
+        mounts.take_away([number])
+        assert not check.is_in_use(node)
 
 
 # --- a server that does not answer ----------------------------------------------------
