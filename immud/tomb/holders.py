@@ -89,8 +89,8 @@ def _processes() -> Iterator[int]:
 class _Wanted(NamedTuple):
     """What counts as held: these devices and mounts, and what is below these prefixes.
 
-    That, unless it is on a spared device or mount. Mounts are known by their numbers where
-    the files on them have other device numbers (`mounts.numbers`). Whoever is in one of the
+    That, unless it is on a spared device or mount. Mounts are known by their numbers for
+    the files on them that have other device numbers (`mounts.numbers`). Whoever is in one of the
     mount `namespaces` holds it too.
     """
 
@@ -111,7 +111,13 @@ def _on(path: str, wanted: _Wanted) -> bool:
         # Most links end here, without the file being looked at.
         if not text.startswith(wanted.prefixes):
             return False
-    mount, device, itself = statmount.where(path)
+    try:
+        mount, device, itself = statmount.where(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        # Of an xfs that has shut down, as it does without its drive, nothing more is told.
+        return statmount.mount_of(path) in wanted.mounts
     if mount in wanted.mounts or (itself or device) in wanted.devices:
         return True
     if mount in wanted.spared_mounts or device in wanted.spared or not wanted.prefixes:

@@ -152,12 +152,12 @@ def of(devices: list[str], entries: tuple[MountEntry, ...]) -> tuple[MountEntry,
 
 
 def numbers(devices: list[str], entries: tuple[MountEntry, ...]) -> set[int]:
-    """The numbers of those mounts whose files do not show that they are on them.
+    """The numbers of those mounts, for the files that do not show that they are on them.
 
     stat(2) has another device number for each subvolume of btrfs, and for some files of an
-    overlay, than the mount table.
+    overlay, than the mount table; and it fails on an xfs that has shut down.
     """
-    return {entry.id for entry in of(devices, entries) if anonymous(entry.dev)}
+    return {entry.id for entry in of(devices, entries)}
 
 
 def anonymous(number: str) -> bool:

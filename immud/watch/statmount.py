@@ -95,6 +95,19 @@ def where(path: str) -> tuple[int, tuple[int, int], tuple[int, int] | None]:
     return mount, (numbers[2], numbers[3]), itself
 
 
+def mount_of(path: str) -> int:
+    """The number in mountinfo of the mount that the end of `path` is on (proc_pid_fdinfo(5)).
+
+    The file system is not asked at all, and cannot refuse.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return int(next(line for line in file if line.startswith("mnt_id:")).split()[1])
+    finally:
+        os.close(fd)
+
+
 def statmount(number: int) -> MountEntry:
     """The mount with that unique id, as mountinfo would show it.
 

@@ -1,6 +1,7 @@
 """Who holds a file system whose files do not show that they are on it, and who does not."""
 
 import asyncio
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +15,11 @@ from immud.child import in_child
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.errors import Busy
+from immud.model import TombConfig
 from immud.tomb import check, closing, dm, holders, loops, mounting, mounts
+from immud.tomb.fallback import Fallback
 from immud.tomb.holders import Holders, pair
+from immud.tomb.managers import UserManagers
 from immud.tomb.unlock import Inner
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
@@ -75,6 +79,26 @@ def test_on_btrfs_they_are_found_when_it_is_in_no_table_any_more(tmp_path: Path,
             assert [(h.pid, h.how) for h in found.values] == [(pid, how)]
 
     test()
+
+
+@in_namespace
+def test_on_an_xfs_that_has_shut_down_they_are_found(tmp_path: Path) -> None:
+    with (
+        tomb(tmp_path, fstype="xfs") as (target, number),
+        process(WAYS["cwd"], target) as sitter,
+        process(WAYS["open file"], target) as writer,
+    ):
+        fd = os.open(target, os.O_RDONLY)
+        # XFS_IOC_GOINGDOWN
+        fcntl.ioctl(fd, 0x8004587D, b"\2\0\0\0")
+        os.close(fd)
+        with pytest.raises(OSError, match="Input/output"):
+            os.stat(target)
+        assert sorted(h.pid for h in find(number).values) == sorted([sitter, writer])
+        detached = known(number)
+        mounts.take_away([number], kernel.MNT_DETACH)
+        found = find(number, detached=detached)
+        assert sorted(h.pid for h in found.values) == sorted([sitter, writer])
 
 
 @in_namespace
@@ -251,6 +275,12 @@ def test_what_is_still_mounted_in_a_private_copy_is_opened_again(tmp_path: Path)
             device = Device("/devices/a", node, number)
             asyncio.run(mounting.check(cast(Volume, volume), device, lambda _: None))
             assert (volume.damage, volume.checked) == ("", False)
+            # Who is in the copy is at the same path, and not in the directory below it.
+            config = TombConfig("home", absent="directory", on_return="wait")
+            place = Fallback(config, target, UserManagers(lambda: None), lambda: None)
+            guard = place.guard([number])
+            assert guard
+            assert holders.scan(*guard) == []
             with pytest.raises(Busy, match="in use"):
                 mounts.mount(node, "ext4", target, ["ro"])
             mounts.mount(node, "ext4", target, [])
@@ -285,7 +315,7 @@ def test_a_loop_device_on_a_hung_server_keeps_nothing_from_being_purged(
         (tmp_path / "wiped").touch()
 
     with fuse.server(str(tmp_path / "network")) as silence, tomb(tmp_path) as (target, _):
-        command = ["losetup", "--read-only", "--find", "--show", str(tmp_path / "network/file")]
+        command = ["losetup", "--find", "--show", str(tmp_path / "network/file")]
         node = run(*command).stdout.strip()
         try:
             with process(WAYS["cwd"], target) as pid:
