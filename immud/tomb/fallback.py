@@ -5,7 +5,7 @@ whoever is killed when, and what was written to it shows again when the tomb goe
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from immud import log
 from immud.child import ChildTimeout, in_child
@@ -111,8 +111,12 @@ class Fallback:
                 "saved in it is lost at power-off."
             )
 
-    def guard(self) -> Guard | None:
-        """How to find those who are to be waited for, or None where nobody is."""
+    def guard(self, own: Iterable[str] = ()) -> Guard | None:
+        """How to find those who are to be waited for, or None where nobody is.
+
+        `own` are the device numbers of the tomb: another namespace may have it mounted still,
+        and who is in it there, at the same path, is not in what it is mounted over.
+        """
         if self._on_return == "over":
             return None
         table = mountinfo.read()
@@ -120,13 +124,16 @@ class Fallback:
             return [holders.pair(entry.dev)], [], False, True, []
         # A directory is no file system of its own: it is known by its path.
         ground = absent.ground(table, self.target)
-        spared = [holders.pair(number) for number in ground.inside]
+        spared = [holders.pair(number) for number in (*ground.inside, *own)]
         return [], list(ground.prefixes), False, False, spared
 
-    async def free(self, found: Holders) -> None:
-        """Wait until the holders `found` of the fallback have let go, telling who they are."""
+    async def free(self, found: Holders, own: Iterable[str] = ()) -> None:
+        """Wait until the holders `found` of the fallback have let go, telling who they are.
+
+        `own` as for `guard`.
+        """
         try:
-            while found and (guard := self.guard()):
+            while found and (guard := self.guard(own)):
                 if not await self._managers.stop_abandoned(found.cgroups):
                     self._tell(holders.sentence(found.values))
                     with waiting():

@@ -118,15 +118,18 @@ class _Mounting:
         volume, config = self.volume, self.volume.config
         options = [*config.options, *more]
         build = partial(mounts.build, self.mapping.devnode, self.fstype, options, config.map)
+        own = [self.mapping.number]
+        if self.fstype == "btrfs":
+            own, _ = await in_child(mounts.everywhere, own, list(self.mapping.nodes))
         try:
             while True:
-                guard = self.fallback.guard()
+                guard = self.fallback.guard(own)
                 volume.hidden, found = await self.nest.in_turn(
                     mount_unheld, build, volume.target, guard, timeout=300
                 )
                 if not found:
                     return
-                await self.fallback.free(Holders(found))
+                await self.fallback.free(Holders(found), own)
         finally:
             self.fallback.resume()
 
