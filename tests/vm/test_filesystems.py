@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.drive import CONTENT, LETTER, Drive
 from tests.support.process import run
-from tests.support.tomb import KEY, configure
+from tests.support.tomb import KEY, configure, wait_ended
 from tests.support.vm import VM
 
 # XFS_IOC_GOINGDOWN, without writing the log
@@ -136,8 +136,12 @@ def test_xfs_btrfs_f2fs_and_a_switch_that_is_on(vm: VM, drives: Callable[..., Dr
     vm.run("python3", "-c", down)
     vm.wait_until("immud status --json | grep -q 'has shut down'", 10)
     for name, place in places.items():
+        at = f"--property=WorkingDirectory={place.at}/alice"
+        vm.run("systemd-run", "--quiet", "--collect", f"--unit=in-{name}", at, "sleep", "1000")
         vm.yank(made[name])
         place.wait('s "absent"')
+        wait_ended(vm, f"in-{name}")
+        vm.wait_until(f"! ls /dev/mapper | grep -q immud-{name}", 5)
         # What a pull left in its log is not replayed on a drive that takes no writes.
         before = digest(made[name])
         vm.plug(made[name], read_only=True)

@@ -122,6 +122,32 @@ def test_pulled_while_there_is_no_daemon(vm: VM, home_drive: Drive) -> None:
     wait_for(vm, "open")
 
 
+def test_pulled_after_a_closing_that_a_namespace_was_in_the_way_of(
+    vm: VM, home_drive: Drive
+) -> None:
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+    private = ("--property=PrivateMounts=yes", "--property=MountFlags=private")
+    vm.run(*("systemd-run", "--quiet", "--collect", "--unit=private"), *private,
+           "--property=WorkingDirectory=/var/home", "sleep", "1000")  # fmt: skip
+    for _ in range(2):
+        refused = vm.run("immud", "close", "home", check=False)
+        assert refused.status == 1
+        assert "private.service" in refused.stderr
+        wait_for(vm, "failed")
+        # What the namespace has mounted is not damaged for that.
+        vm.run("immud", "open", "home")
+        wait_for(vm, "open")
+        assert vm.succeeds("touch", "/var/home/written")
+    vm.run("immud", "close", "home", check=False)
+    vm.yank(home_drive)
+    wait_for(vm, "absent")
+    wait_ended(vm, "private")
+    assert_no_residue(vm)
+    vm.plug(home_drive)
+    wait_for(vm, "open")
+
+
 @pytest.mark.parametrize("key", ["label", "partuuid", "serial"])
 def test_known_by_another_name(vm: VM, drives: Callable[..., Drive], key: str) -> None:
     drive = drives(label="my tomb", partition=True)
