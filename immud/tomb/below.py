@@ -70,7 +70,7 @@ def uses(
     for number, name in holders:
         said = True
         yield f"{numbers[number]} is under {name}"
-    if not said and not ours and _claimed(next(iter(numbers.values()))):
+    if not said and not ours and claimed(next(iter(numbers.values()))):
         # The kernel knows of more than can be seen from here, such as mounts in containers.
         yield "the kernel says that something has it for itself, such as a mount in a container"
 
@@ -80,8 +80,11 @@ def _swaps() -> list[str]:
     return [line.split()[0] for line in lines if line]
 
 
-def _claimed(node: str) -> bool:
-    """Whether somebody opened it exclusively, which mounts and mappings in any namespace do."""
+def claimed(node: str) -> bool:
+    """Whether somebody opened it exclusively, which mounts and mappings in any namespace do.
+
+    For a child where the drive may not answer. Raises OSError where it cannot.
+    """
     try:
         os.close(os.open(node, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
     except OSError as error:

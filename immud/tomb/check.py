@@ -6,7 +6,6 @@ where the superblock says that all is well, and so it need not be started for
 that: on a slow machine it is a fifth of the time an opening takes.
 """
 
-import errno
 import os
 import re
 import struct
@@ -76,21 +75,6 @@ def is_sound(fstype: str, devnode: str) -> bool:
     finally:
         os.close(fd)
     return len(superblock) == 1024 and sound(superblock, int(time.time()))
-
-
-def is_in_use(devnode: str) -> bool:
-    """Whether a device is mounted in whatever namespace: then its checker has no say.
-
-    For a child, as above.
-    """
-    try:
-        # For a block device without O_CREAT: fail where somebody has it to himself (open(2)).
-        os.close(os.open(devnode, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return True
-        raise
-    return False
 
 
 class Passes:

@@ -14,6 +14,7 @@ from immud.early import kernel, mountinfo
 from immud.errors import DamagedVolume, ImmudError
 from immud.tomb import absent, dm, drive, health, holders, mounts
 from immud.tomb import check as checking
+from immud.tomb.below import claimed
 from immud.tomb.check import Progress
 from immud.tomb.fallback import Fallback, Guard
 from immud.tomb.filesystems import FILE_SYSTEMS
@@ -42,7 +43,7 @@ async def check(volume: Volume, device: Device, progress: Progress) -> None:
     # its closing has mounted needs no repair: it is mounted here as well.
     if inner.sound or drive.read_only(mapping.number):
         return
-    if not await in_child(checking.is_in_use, mapping.devnode):
+    if not await in_child(claimed, mapping.devnode):
         volume.damage = await checking.check(inner.fs_type, mapping.devnode, progress)
         volume.checked = True
 

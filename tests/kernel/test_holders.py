@@ -16,7 +16,7 @@ from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.errors import Busy
 from immud.model import TombConfig
-from immud.tomb import check, closing, dm, holders, loops, mounting, mounts
+from immud.tomb import below, closing, dm, holders, loops, mounting, mounts
 from immud.tomb.fallback import Fallback
 from immud.tomb.holders import Holders, pair
 from immud.tomb.managers import UserManagers
@@ -286,7 +286,7 @@ def test_what_is_still_mounted_in_a_private_copy_is_opened_again(tmp_path: Path)
             mounts.mount(node, "ext4", target, [])
             assert (Path(target) / "file").exists()
         mounts.take_away([number])
-        assert not check.is_in_use(node)
+        assert not below.claimed(node)
 
 
 # --- a server that does not answer ----------------------------------------------------
