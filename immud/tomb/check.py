@@ -15,6 +15,7 @@ from collections.abc import Callable
 from immud.courtesy import waiting
 from immud.errors import ImmudError
 from immud.run import CommandFailed, run
+from immud.tomb import drive
 from immud.tomb.filesystems import FILE_SYSTEMS
 
 Progress = Callable[[float], None]
@@ -34,6 +35,7 @@ _MAGIC = 0xEF53
 _VALID, _ERRORS = 1, 2
 _NEEDS_RECOVERY = 0x4
 _ORPHANS_PRESENT = 0x10000
+_ORPHAN = struct.Struct("<I")  # at 0xE8: the first inode that was deleted while it was open
 
 # What each pass of e2fsck takes of the whole, percent, as its own progress bar has it.
 _PASSES = (0, 70, 90, 92, 95, 100)
@@ -60,6 +62,30 @@ def sound(superblock: bytes, now: int) -> bool:
     )
 
 
+def tidied(superblock: bytes) -> bool:
+    """Whether mounting an ext3 or ext4 with this superblock may write to it, noload or not.
+
+    The kernel deletes what was deleted while it was open, although read-only is said, unless
+    the device takes no writes (ext4_orphan_cleanup()). Without the log, that is done to a state
+    which the log overwrites in part later. Where there is a file for such inodes, only a flag
+    in the superblock tells that it may have some.
+    """
+    _, compatible = _FEATURES.unpack_from(superblock, 0x60)
+    (orphan,) = _ORPHAN.unpack_from(superblock, 0xE8)
+    return bool(orphan or compatible & _ORPHANS_PRESENT)
+
+
+def would_be_tidied(fstype: str, devnode: str) -> bool:
+    """Whether mounting what is on a device may do that. Reads the device: for a child."""
+    if fstype not in ("ext3", "ext4") or drive.read_only(drive.number_of(devnode)):
+        return False
+    try:
+        return tidied(_superblock(devnode, os.O_EXCL))
+    except OSError:
+        # EBUSY: it is mounted, and that was done then. Any other the mount will meet as well.
+        return False
+
+
 def is_sound(fstype: str, devnode: str) -> bool:
     """Whether the checker of the file system on a device has nothing to do.
 
@@ -69,12 +95,16 @@ def is_sound(fstype: str, devnode: str) -> bool:
         return True
     if fstype != "ext4":
         return False
-    fd = os.open(devnode, os.O_RDONLY | os.O_CLOEXEC)
+    return sound(_superblock(devnode), int(time.time()))
+
+
+def _superblock(devnode: str, flags: int = 0) -> bytes:
+    """That of an ext4; zeros, which are none, where the device is too short to have one."""
+    fd = os.open(devnode, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
-        superblock = os.pread(fd, 1024, _SUPERBLOCK)
+        return os.pread(fd, 1024, _SUPERBLOCK).ljust(1024, b"\0")
     finally:
         os.close(fd)
-    return len(superblock) == 1024 and sound(superblock, int(time.time()))
 
 
 class Passes:

@@ -17,7 +17,8 @@ class FileSystem:
     """`checker` is run before a mount, where it does anything; `repair` is for a person to run.
 
     `options` are allowed, `defaults` used unless given otherwise. `unwritten` are the options
-    with which a device is not written to at all, not even to replay a log.
+    with which a device is not written to at all, not even to replay a log (but see
+    `immud.tomb.check.tidied`).
     """
 
     name: str
@@ -103,6 +104,8 @@ _TABLE = (
     ),
 )
 FILE_SYSTEMS = {one.name: one for one in _TABLE}
+# One kernel driver has both, with the same options; a tomb is not made with ext3, but carried.
+_AS = {"ext3": "ext4"}
 _KNOWN = COMMON.union(*(one.options for one in _TABLE))
 _FORBIDDEN = frozenset[str]().union(*(one.forbidden for one in _TABLE))
 
@@ -112,13 +115,23 @@ def known(option: str) -> bool:
     return option.partition("=")[0] in _KNOWN and option not in _FORBIDDEN
 
 
+def _of(fstype: str) -> FileSystem:
+    """What is known of a file system; of one that only carries files, that it has nothing."""
+    return FILE_SYSTEMS.get(_AS.get(fstype, fstype)) or FileSystem(fstype, frozenset(), (), "")
+
+
+def unwritten(fstype: str) -> tuple[str, ...]:
+    """The options with which the log of any file system is left alone; empty where it has none."""
+    return _of(fstype).unwritten
+
+
 def parameters(fstype: str, given: Iterable[str]) -> list[str]:
     """What the file system is told: the options given, checked, and its defaults.
 
     Any other than a tomb's has neither. Raises ImmudError for an option it does not
     have, or must not be given.
     """
-    system = FILE_SYSTEMS.get(fstype) or FileSystem(fstype, frozenset(), (), "")
+    system = _of(fstype)
     options = list(given)
     for option in options:
         name = option.partition("=")[0]

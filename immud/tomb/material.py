@@ -24,14 +24,19 @@ _LONGEST = STDIN_LIMIT - 4096
 
 
 async def secrets(
-    config: TombConfig, device: Device, key_drive: Device | None, passphrase: bytes | None
+    config: TombConfig,
+    device: Device,
+    key_drive: Device | None,
+    passphrase: bytes | None,
+    *,
+    read_only: bool = False,
 ) -> tuple[bytes, ...]:
     """What may open the volume on `device`, likeliest first.
 
-    Empty where the passphrase, or the answer to a question, itself does. Raises
-    WrongKey, ImmudError.
+    Empty where the passphrase, or the answer to a question, itself does. With
+    `read_only` the key's drive is not written to either. Raises WrongKey, ImmudError.
     """
-    data = await _key(config, device, key_drive, passphrase)
+    data = await _key(config, device, key_drive, passphrase, read_only=read_only)
     if data is None:
         return ()
     key = dyne.parse(data)
@@ -51,7 +56,12 @@ async def secrets(
 
 
 async def _key(
-    config: TombConfig, device: Device, key_drive: Device | None, passphrase: bytes | None
+    config: TombConfig,
+    device: Device,
+    key_drive: Device | None,
+    passphrase: bytes | None,
+    *,
+    read_only: bool,
 ) -> bytes | None:
     """What is in the key file; None where there is none, or it is not for us to read."""
     place = match.key_place(config)
@@ -60,7 +70,8 @@ async def _key(
         return await in_child(carrier.read_local_key, config.key) if ours else None
     where = device if place.tag == "drive" else key_drive
     if where is not None:
-        key: bytes = await in_child(carrier.read_key, where.devnode, where.fs_type, place.path)
+        on = (where.devnode, where.fs_type, place.path)
+        key: bytes = await in_child(carrier.read_key, *on, read_only)
         return key
     if passphrase is not None and not config.file:
         return None

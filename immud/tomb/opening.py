@@ -36,7 +36,7 @@ async def unlock(
         name = volume.free_name(device.devnode)
         volume.inner = await plain.open_volume(device, name, config.uuid, read_only=read_only)
         return
-    found = await material.secrets(config, device, key_drive, passphrase)
+    found = await material.secrets(config, device, key_drive, passphrase, read_only=read_only)
     async with material.ground(config, device, read_only=read_only) as (node, number):
         name = volume.free_name(node)
         request = keys.Request(

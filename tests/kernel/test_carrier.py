@@ -1,6 +1,7 @@
 """Files on drives, as a tomb needs them: without a mount anybody could see."""
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -26,8 +27,8 @@ def stick(tmp_path: Path, fstype: str = "ext4") -> Iterator[tuple[str, Path]]:
     """A drive with a file system: its node, and where it is mounted for this test to fill it."""
     image, top = tmp_path / "image", tmp_path / "top"
     with image.open("wb") as file:
-        file.truncate(320 << 20)
-    run(f"mkfs.{fstype}", *(["-q", "-F"] if fstype == "ext4" else []), str(image))
+        file.truncate({"xfs": 320, "btrfs": 128}.get(fstype, 32) << 20)  # the least they take
+    run(f"mkfs.{fstype}", *(["-q", "-F"] if fstype.startswith("ext") else []), str(image))
     node = run("losetup", "--find", "--show", str(image)).stdout.strip()
     top.mkdir()
     try:
@@ -52,6 +53,64 @@ def exclusive(node: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def pulled(tmp_path: Path, node: str, top: Path) -> Path:
+    """A copy of the drive as it is when it is pulled now: late.key is in its log alone."""
+    with mounted(node, top):
+        (top / "a.tomb").write_bytes(b"tomb" + bytes(1 << 20))
+        (top / "a.key").write_bytes(b"key\n")
+        # Not sync(1) alone, which would leave the log of an XFS as it is.
+        run("fsfreeze", "--freeze", str(top))
+        run("fsfreeze", "--unfreeze", str(top))
+        (top / "late.key").write_bytes(b"late\n")
+        for name in ("late.key", "."):
+            fd = os.open(top / name, os.O_RDONLY)
+            os.fsync(fd)
+            os.close(fd)
+        copy = tmp_path / "pulled"
+        run("cp", str(tmp_path / "image"), str(copy))
+    return copy
+
+
+def orphaned(tmp_path: Path, node: str, top: Path) -> Path:
+    """One that was pulled with a deleted file open, which is known at its place already."""
+    with mounted(node, top):
+        (top / "a.tomb").write_bytes(b"tomb" + bytes(1 << 20))
+        (top / "a.key").write_bytes(b"key\n")
+        with (top / "gone").open("wb") as file:
+            file.write(bytes(100000))
+            (top / "gone").unlink()
+            run("fsfreeze", "--freeze", str(top))
+            copy = tmp_path / "pulled"
+            run("cp", str(tmp_path / "image"), str(copy))
+            run("fsfreeze", "--unfreeze", str(top))
+    return copy
+
+
+@contextmanager
+def plugged(image: Path, *options: str) -> Iterator[str]:
+    node = run("losetup", *options, "--find", "--show", str(image)).stdout.strip()
+    try:
+        yield node
+    finally:
+        until(lambda: exclusive(node))
+        run("losetup", "--detach", node)
+
+
+def checksum(image: Path) -> str:
+    return hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+async def first_bytes(node: str, fstype: str, *, readonly: bool) -> tuple[bytes, str]:
+    """What a tomb's file on a drive begins with, and whether its device is read-only."""
+    async with held(carrier.attach, node, fstype, "a.tomb", readonly) as loop:
+        fd = os.open(loop, os.O_RDONLY)
+        try:
+            said = Path(f"/sys/block/{os.path.basename(loop)}/ro").read_text().strip()
+            return os.pread(fd, 4, 0), said
+        finally:
+            os.close(fd)
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -209,18 +268,123 @@ def test_a_child_that_is_held_ends_with_its_parent(tmp_path: Path) -> None:
         until(lambda: exclusive(node))
 
 
+LOGGED = pytest.mark.parametrize("fstype", ["ext4", "ext3", "xfs"])
+
+
+@LOGGED
+@in_namespace
+def test_nothing_is_written_to_a_pulled_drive_that_is_to_be_read(
+    tmp_path: Path, fstype: str
+) -> None:
+    """Its log waits to be replayed, which the kernel does read-only or not."""
+    with stick(tmp_path, fstype) as (node, top):
+        image = pulled(tmp_path, node, top)
+        before = checksum(image)
+        with plugged(image) as drive:
+            assert carrier.read_key(drive, fstype, "a.key") == b"key\n"
+            found = asyncio.run(first_bytes(drive, fstype, readonly=True))
+            assert found == (b"tomb", "1")
+        assert checksum(image) == before
+        # The test is one: there is a log to replay.
+        with plugged(image) as drive, mounted(drive, top, "-o", "ro"):
+            pass
+        assert checksum(image) != before
+
+
+@LOGGED
+@pytest.mark.parametrize("readonly", [False, True])
+@in_namespace
+def test_a_pulled_drive_whose_switch_forbids_writing_is_read(
+    tmp_path: Path, fstype: str, readonly: bool
+) -> None:
+    with stick(tmp_path, fstype) as (node, top):
+        image = pulled(tmp_path, node, top)
+        with plugged(image, "--read-only") as drive:
+            assert carrier.read_key(drive, fstype, "a.key", readonly) == b"key\n"
+            found = asyncio.run(first_bytes(drive, fstype, readonly=readonly))
+            assert found == (b"tomb", "1")
+
+
+@in_namespace
+def test_what_ext4_would_delete_keeps_a_drive_from_being_read_only(tmp_path: Path) -> None:
+    """The kernel does that in spite of ro and noload, and past the log, unless it cannot."""
+    with stick(tmp_path) as (node, top):
+        image = orphaned(tmp_path, node, top)
+        before = checksum(image)
+        with plugged(image) as drive:
+            with pytest.raises(ImmudError, match=f"run: blockdev --setro {drive}; then"):
+                asyncio.run(first_bytes(drive, "ext4", readonly=True))
+            with pytest.raises(ImmudError, match="was pulled"):
+                carrier.read_key(drive, "ext4", "a.key", readonly=True)
+        # As blockdev(8) makes it; a loop device would keep that for its next file.
+        with plugged(image, "--read-only") as drive:
+            assert carrier.read_key(drive, "ext4", "a.key", readonly=True) == b"key\n"
+            found = asyncio.run(first_bytes(drive, "ext4", readonly=True))
+            assert found == (b"tomb", "1")
+        assert checksum(image) == before
+        with plugged(image) as drive:
+            assert carrier.read_key(drive, "ext4", "a.key") == b"key\n"
+            # A desktop that has mounted it has done it by then.
+            with mounted(drive, top):
+                found = asyncio.run(first_bytes(drive, "ext4", readonly=True))
+                assert found == (b"tomb", "1")
+        run("fsck.ext4", "-fn", str(image))  # and it is none the worse
+
+
+@in_namespace
+def test_a_key_that_is_in_the_log_alone_is_read_unless_nothing_may_be_written(
+    tmp_path: Path,
+) -> None:
+    with stick(tmp_path, "xfs") as (node, top):
+        image = pulled(tmp_path, node, top)
+        before = checksum(image)
+        with plugged(image) as drive:
+            with pytest.raises(ImmudError, match=r"is not there\. If the drive was pulled"):
+                carrier.read_key(drive, "xfs", "late.key", readonly=True)
+            config = replace(PLAIN, key="LABEL=KEYS:/late.key")
+            with pytest.raises(ImmudError, match="which was not looked at"):
+                found(config, drive, drive, None, fstype="xfs", read_only=True)
+            assert checksum(image) == before
+            assert found(config, drive, drive, None, fstype="xfs") == (b"late\n",)
+
+
+@in_namespace
+def test_nothing_is_written_to_a_pulled_btrfs_for_its_key(tmp_path: Path) -> None:
+    with stick(tmp_path, "btrfs") as (node, top):
+        image = pulled(tmp_path, node, top)
+    before = checksum(image)
+    with plugged(image) as drive:
+        assert carrier.read_key(drive, "btrfs", "a.key") == b"key\n"
+    assert checksum(image) == before
+
+
+@in_namespace
+def test_an_ext4_without_a_log_is_read_all_the_same(tmp_path: Path) -> None:
+    with stick(tmp_path) as (node, _):
+        run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", node)
+        with mounted(node, tmp_path / "top"):
+            (tmp_path / "top/a.key").write_bytes(b"key\n")
+        assert carrier.read_key(node, "ext4", "a.key") == b"key\n"
+
+
 DYNE = TombConfig("home", label="STICK", file="a.tomb", key="drive:a.key")
 PLAIN = TombConfig("home", label="TOMB", key="LABEL=KEYS:/a.key")
 GIVEN = b"given"
 
 
 def found(
-    config: TombConfig, node: str, key_drive: str, passphrase: bytes | None
+    config: TombConfig,
+    node: str,
+    key_drive: str,
+    passphrase: bytes | None,
+    *,
+    fstype: str = "ext4",
+    read_only: bool = False,
 ) -> tuple[bytes, ...]:
     """What opens the tomb of `config` on `node`, with another drive for its key or none."""
-    device = Device("/devices/a", node, number_of(node), fs_type="ext4")
-    keys = Device("/devices/b", key_drive, "0:0", fs_type="ext4") if key_drive else None
-    return asyncio.run(material.secrets(config, device, keys, passphrase))
+    device = Device("/devices/a", node, number_of(node), fs_type=fstype)
+    keys = Device("/devices/b", key_drive, "0:0", fs_type=fstype) if key_drive else None
+    return asyncio.run(material.secrets(config, device, keys, passphrase, read_only=read_only))
 
 
 @in_namespace

@@ -12,7 +12,7 @@ from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError
 from immud.model import TombConfig
 from immud.rules import Wrong
-from immud.tomb import check, health, idmap
+from immud.tomb import check, filesystems, health, idmap, match
 from immud.tomb.filesystems import ATTRIBUTES, FILE_SYSTEMS
 from immud.tomb.health import Fault, Health
 from immud.tomb.mounts import split_options
@@ -32,6 +32,18 @@ def test_a_carrier_of_any_kind_gets_attributes_and_no_options() -> None:
     assert split_options(("noexec", "noatime"), "vfat") == (0x06 | 0x08 | 0x10, [])
     with pytest.raises(ImmudError, match="not one a tomb with vfat may have"):
         split_options(("uid=1000",), "vfat")
+
+
+def test_each_log_can_be_left_alone() -> None:
+    for fstype in (*match.CARRIERS, *FILE_SYSTEMS):
+        options = filesystems.unwritten(fstype)
+        assert bool(options) == (fstype not in ("vfat", "exfat", "ext2"))
+        given = [name for name, _ in split_options(("ro", *options), fstype)[1]]
+        assert {option.partition("=")[0] for option in options} <= set(given)
+    assert split_options(("ro", "noload"), "ext3")[1] == [
+        ("errors", "remount-ro"),
+        ("noload", None),
+    ]
 
 
 def test_ext4_stops_writing_at_the_first_error_unless_told_otherwise() -> None:
@@ -184,6 +196,7 @@ def superblock(**fields: int) -> bytes:
     values = {
         "mounts": 3, "most": -1, "magic": 0xEF53, "state": 1,
         "checked": 1000, "interval": 0, "incompatible": 0x2C2, "compatible": 0x46B,
+        "orphan": 0,
     }  # fmt: skip
     values |= fields
     block = bytearray(1024)
@@ -191,6 +204,7 @@ def superblock(**fields: int) -> bytes:
     struct.pack_into("<HhHH", block, 0x34, *at)
     struct.pack_into("<II", block, 0x40, values["checked"], values["interval"])
     struct.pack_into("<II", block, 0x60, values["incompatible"], values["compatible"])
+    struct.pack_into("<I", block, 0xE8, values["orphan"])
     return bytes(block)
 
 
@@ -216,6 +230,14 @@ def test_what_says_that_it_is_well_needs_no_checker() -> None:
 )
 def test_anything_else_does(fields: dict[str, int]) -> None:
     assert not check.sound(superblock(**fields), 2000)
+
+
+def test_what_was_deleted_while_it_was_open_waits_for_the_next_mount() -> None:
+    assert not check.tidied(superblock())
+    assert not check.tidied(superblock(state=0, incompatible=0x2C6)), "that is a log alone"
+    assert not check.tidied(bytes(1024))
+    assert check.tidied(superblock(orphan=13))
+    assert check.tidied(superblock(compatible=0x1046B))
 
 
 def test_lines_of_progress_become_fractions() -> None:
