@@ -4,6 +4,7 @@ None of it touches the volume key or the data, so it is done to an open tomb as 
 and the pin stays what it is.
 """
 
+import json
 import os
 import re
 from contextlib import suppress
@@ -39,7 +40,13 @@ async def fits(device: str, key: bytes) -> None:
 
 async def change_key(device: str, old: bytes, new: bytes, derivation: tuple[str, ...]) -> None:
     """Put `new` in the place of `old`. Where a slot is free, the new one is whole before the old
-    one goes; LUKS2 has 32. Raises WrongKey."""
+    one goes; LUKS2 has 32. Raises WrongKey, and ImmudError where `old` is a recovery key."""
+    if re.fullmatch(RECOVERY_KEY, old.decode(errors="replace")):
+        # The token would say of the new one, too, that it is a recovery key, to be wiped as such.
+        raise ImmudError(
+            "That is a recovery key. Give the passphrase that is to be changed; where it is "
+            f"forgotten, add another one with the recovery key: cryptsetup luksAddKey {device}"
+        )
     with passed(old) as old_path, passed(new) as new_path:
         try:
             await run(
@@ -64,21 +71,29 @@ async def add_recovery_key(device: str, key: bytes) -> str:
             f"convert it: cryptsetup convert --type luks2 {device}"
         )
     await fits(device, key)
+    before = await _slots(device)
     with passed(key) as path:
         said = await run(
             *("systemd-cryptenroll", "--recovery-key", f"--unlock-key-file={path}", device),
             timeout=TIMEOUT,
         )
-    # With newer ones there may be more around it; the form is systemd's own, in modhex.
-    found = re.search(
-        r"\b(?:[cbdefghijklnrtuv]{8}-){7}[cbdefghijklnrtuv]{8}\b", said.stdout.decode()
-    )
+    # With newer ones there may be more around it.
+    found = re.search(RECOVERY_KEY, said.stdout.decode())
     if found is None:
+        # Not --wipe-slot=recovery: there may be others, which somebody wrote down.
+        new = " ".join(sorted(await _slots(device) - before))
         raise ImmudError(
             "systemd-cryptenroll did not print the recovery key it made; remove it again: "
-            f"systemd-cryptenroll --wipe-slot=recovery {device}"
+            f"systemd-cryptenroll --wipe-slot={new} {device}"
         )
+    await fits(device, found[0].encode())
     return found[0]
+
+
+async def _slots(device: str) -> set[str]:
+    """The numbers of the key slots in use."""
+    said = await run("cryptsetup", "luksDump", "--dump-json-metadata", device)
+    return set(json.loads(said.stdout)["keyslots"])
 
 
 async def back_up(device: str, file: str) -> None:

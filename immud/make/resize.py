@@ -57,14 +57,15 @@ async def grow_mapping(mapping: dm.Mapping, key: bytes) -> None:
 async def grow_file_system(volume: Volume, mapping: dm.Mapping) -> int:
     """Have the mounted file system take all of the mapping; its size in bytes then."""
     entry = mountinfo.top(mountinfo.read(), volume.target)
-    fstype = entry.fstype if entry else "nothing"
+    if entry is None or entry.dev not in volume.devices(mapping):
+        raise ImmudError(f"{volume.target} shows something else now; open the tomb, and try again.")
     commands = {
         "ext4": ("resize2fs", mapping.devnode),
         "xfs": ("xfs_growfs", "-d", volume.target),
         "btrfs": ("btrfs", "filesystem", "resize", "max", volume.target),
     }
-    if fstype not in commands:
-        raise ImmudError(f"{fstype} cannot be made larger while it is mounted.")
-    await run(*commands[fstype], timeout=GROW_TIMEOUT)
+    if entry.fstype not in commands:
+        raise ImmudError(f"{entry.fstype} cannot be made larger while it is mounted.")
+    await run(*commands[entry.fstype], timeout=GROW_TIMEOUT)
     found = os.statvfs(volume.target)
     return found.f_blocks * found.f_frsize

@@ -1,12 +1,15 @@
 """The drive below a volume, as sysfs shows it."""
 
+import fcntl
 import os
+import struct
 
 from immud.errors import Busy
 from immud.tomb.below import uses
 from immud.watch.devices import Device
 
 SYS = "/sys"
+BLKROSET = 0x125D  # <linux/fs.h>
 
 
 def alive(number: str, diskseq: str = "") -> bool:
@@ -43,6 +46,18 @@ def number_of(devnode: str) -> str:
 def read_only(number: str) -> bool:
     """Whether the kernel takes no writes for the block device: a switch on a card, a mapping so."""
     return _read(f"{SYS}/dev/block/{number}/ro") == "1"
+
+
+def forbid_writing(devnode: str) -> None:
+    """Have the kernel take no writes for a block device, for as long as it is there.
+
+    Raises OSError.
+    """
+    fd = os.open(devnode, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, BLKROSET, struct.pack("i", 1))
+    finally:
+        os.close(fd)
 
 
 def bare(number: str) -> Device:

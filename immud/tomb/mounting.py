@@ -108,6 +108,8 @@ class _Mounting:
         with suppress(DamagedVolume):
             await self._mount("ro")
             return
+        # Without its log ext4 would still tidy up what was deleted while open, past that log.
+        await in_child(drive.forbid_writing, self.mapping.devnode)
         try:
             await self._mount("ro", *FILE_SYSTEMS[self.fstype].unwritten)
         except DamagedVolume as error:

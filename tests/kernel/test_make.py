@@ -21,7 +21,7 @@ from immud.make.steps import Format
 from immud.make.target import Stage, Target, Wish
 from immud.model import Config, TombConfig
 from immud.tomb import below, blkid, identity
-from immud.tomb.drive import switch_off
+from immud.tomb.drive import forbid_writing, switch_off
 from tests.support.namespaces import in_namespace
 
 CHEAP = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
@@ -106,6 +106,17 @@ def test_a_drive_is_not_switched_off_under_another_file_system(tmp_path: Path) -
             os.close(other)
             kernel.umount2(str(place))
         switch_off(disk, node)
+
+
+def test_writing_can_be_forbidden(tmp_path: Path) -> None:
+    with drive(tmp_path / "image") as node:
+        forbid_writing(node)
+        try:
+            assert seen(node).read_only
+            with pytest.raises(PermissionError), open(node, "r+b", buffering=0) as device:
+                device.write(b"x" * 512)
+        finally:  # a loop device would keep it for its next file
+            subprocess.run(["blockdev", "--setrw", node], check=True)
 
 
 def _elsewhere(node: str) -> tuple[str, ...]:

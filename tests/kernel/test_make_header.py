@@ -56,6 +56,26 @@ def test_a_recovery_key_opens_the_volume(tmp_path: Path) -> None:
         assert identity.of(node) == pin
         dump = subprocess.run(["cryptsetup", "luksDump", node], capture_output=True, check=True)
         assert b"systemd-recovery" in dump.stdout
+        with pytest.raises(ImmudError, match="That is a recovery key"):
+            asyncio.run(header.change_key(node, made.encode(), b"new", CHEAP))
+        assert opens(node, made.encode())
+
+
+def test_a_recovery_key_that_nobody_saw_is_removed_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with drive(tmp_path / "image") as node:
+        luks(node)
+        made = asyncio.run(header.add_recovery_key(node, KEY))
+        monkeypatch.setattr(header, "RECOVERY_KEY", "(?!)")  # as if it were printed in another way
+        with pytest.raises(ImmudError, match="did not print") as refused:
+            asyncio.run(header.add_recovery_key(node, KEY))
+        slots = asyncio.run(header._slots(node))
+        command = str(refused.value).partition("again: ")[2].split()
+        subprocess.run([*command], input=KEY, check=True, capture_output=True)
+        assert len(asyncio.run(header._slots(node))) == len(slots) - 1
+        assert opens(node, made.encode())
+        assert opens(node, KEY)
 
 
 def test_luks1_has_no_recovery_keys(tmp_path: Path) -> None:
