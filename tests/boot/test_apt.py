@@ -170,6 +170,13 @@ def test_killed_half_way_refused_and_by_itself(machine: Container) -> None:
     machine.run("immud", "unlock", "--", "sh", "-ec", ANEW)
     sound(machine)
 
+    # apt in the lease of a script has none of its own to end, and the script goes on.
+    script = "apt-get -qy install hello=1; touch /usr/next; apt-get -qy purge hello; rm /usr/next"
+    machine.run("immud", "unlock", "--", "sh", "-ec", script, timeout=120)
+    machine.run("immud", "unlock", "--", "apt-get", "-qy", "install", "hello=1", timeout=120)
+    machine.run("immud", "unlock", "--", "apt-get", "-qy", "purge", "hello", timeout=120)
+    sound(machine)
+
     # dpkg as a person types it, by its full name, and with another root.
     deb = f"{debs.REPOSITORY}/hello_1_all.deb"
     machine.run("dpkg", "-i", deb)
