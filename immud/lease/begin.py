@@ -7,7 +7,7 @@ from immud.early import process
 from immud.lease import journal, record, wire
 
 STOP_SECONDS = 5
-"""From SIGTERM to SIGKILL for what is left when a lease ends."""
+"""From SIGTERM to SIGKILL for what is left when a lease ends, and for each command after that."""
 SLICE = "system.slice"
 NO_LOGIN = 0xFFFFFFFF  # /proc/PID/loginuid of who never logged in
 
@@ -160,7 +160,6 @@ def properties(seconds: float, id: str) -> list[tuple[str, tuple[str, object]]]:
         ("KillMode", ("s", "control-group")),
         ("SendSIGHUP", ("b", True)),  # an interactive shell ignores SIGTERM
         ("TimeoutStopUSec", ("t", STOP_SECONDS * 10**6)),
-        # For the end of it too, which may list a hundred thousand files on a slow disk.
         *([("RuntimeMaxUSec", ("t", int(seconds * 1e6)))] if seconds else []),
     ]
 

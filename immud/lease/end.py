@@ -1,12 +1,16 @@
 """What is done when a lease has ended: off the record, and into the journal."""
 
+import _signal  # type: ignore[import-not-found]  # signal brings enum
 import os
+import select
 import sys
 import time
 
 from immud.lease import journal, leftover, record
-from immud.lease.begin import fields, running
+from immud.lease.begin import STOP_SECONDS, fields, running
 
+SECONDS = STOP_SECONDS - 1.0
+"""For all of it: PID 1 kills what takes STOP_SECONDS, and the journal would hear of nothing."""
 SET = 2_000_000
 """By how much two clocks may differ, microseconds, before one was set."""
 FILES_MAX = 5000
@@ -18,6 +22,7 @@ def end(id: str) -> None:
 
     Nothing runs in the lease's control group any more.
     """
+    until = time.monotonic() + SECONDS
     lease = record.read(id)
     try:
         # On record as long as something may write, so that nobody takes it for tampering.
@@ -26,7 +31,6 @@ def end(id: str) -> None:
         record.remove(id)
     if lease is None:
         return
-    os.nice(19)  # somebody may be at work on this machine
     now, ran = time.time_ns() // 1000, running()
     lasted = (ran - lease.began if lease.began else now - lease.since) / 1e6
     told = fields(lease)
@@ -34,14 +38,17 @@ def end(id: str) -> None:
     if lease.trial:
         text = "nothing it wrote to /usr was kept"
     else:
-        files, count = changed(spans(lease, now, ran))
+        files, count, complete = changed(spans(lease, now, ran), until)
         told["IMMUD_CHANGED"] = str(count)
         told["IMMUD_FILES"] = "\n".join(files)
+        told["IMMUD_COMPLETE"] = "yes" if complete else "no"
         text = (
             f"{count} files and directories under /usr changed"
             if count
             else "no file under /usr changed"
         )
+        if not complete:
+            text += ", in the part of it that could be looked through in time"
     if result == "timeout":
         text = f"it was ended when its time was up; {text}"
     told["IMMUD_KILLED"] = str(len(killed))
@@ -65,10 +72,14 @@ def spans(lease: record.Record, now: int, ran: int) -> tuple[tuple[int, int], ..
     return ((lease.since, lease.since + took), (max(now - took, 1), now))
 
 
-def changed(spans: tuple[tuple[int, int], ...], where: str = "/usr") -> tuple[list[str], int]:
+def changed(
+    spans: tuple[tuple[int, int], ...], until: float, where: str = "/usr"
+) -> tuple[list[str], int, bool]:
     """What changed below `where` in these times (CLOCK_REALTIME, microseconds), and how much.
 
-    By ctime, which nobody can set back. A file that was removed shows as its directory.
+    By ctime, which nobody can set back. A file that was removed shows as its directory. Looking
+    for more is given up at `until` (CLOCK_MONOTONIC, seconds); the last value says whether it
+    was not.
     """
     reading, writing = os.pipe2(os.O_CLOEXEC)
     argv = ["find", where, "-xdev", "(", "-false"]
@@ -79,13 +90,28 @@ def changed(spans: tuple[tuple[int, int], ...], where: str = "/usr") -> tuple[li
     actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
     pid = os.posix_spawn("/usr/bin/find", argv, {"LC_ALL": "C"}, file_actions=actions)
     os.close(writing)
-    data = b""
-    while piece := os.read(reading, 1 << 16):
-        data += piece
+    # Somebody may be at work on this machine. Not so for this process, which has a time limit.
+    os.setpriority(os.PRIO_PROCESS, pid, 19)
+    data, complete = _read(reading, until)
     os.close(reading)
-    os.waitpid(pid, 0)
+    if not complete:
+        os.kill(pid, _signal.SIGKILL)
+    # One that a disk holds up is not waited for: it is PID 1's as soon as this process ends.
+    os.waitpid(pid, 0 if complete else os.WNOHANG)
     paths = [os.fsdecode(path) for path in data.split(b"\0")[:-1]]
-    return sorted(paths)[:FILES_MAX], len(paths)
+    return sorted(paths)[:FILES_MAX], len(paths), complete
+
+
+def _read(fd: int, until: float) -> tuple[bytes, bool]:
+    """What comes before `until`, and whether that is all of it."""
+    pieces: list[bytes] = []
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    while (left := until - time.monotonic()) > 0 and waiting.poll(left * 1000):
+        if not (piece := os.read(fd, 1 << 16)):
+            return b"".join(pieces), True
+        pieces.append(piece)
+    return b"".join(pieces), False
 
 
 def _stamp(time: int) -> str:

@@ -141,6 +141,24 @@ def test_its_time_is_up(machine: Container) -> None:
     assert "its time was up" in ended(machine, told.stdout.strip())["MESSAGE"]
 
 
+SLOW = r"""#!/bin/sh
+printf '/usr/found\0'
+exec sleep 1000
+"""
+
+
+def test_its_end_is_told_where_the_search_for_files_takes_too_long(machine: Container) -> None:
+    find = "cp -a /usr/bin/find /usr/bin/find.real; cat >/usr/bin/find; echo $IMMUD_LEASE"
+    told = unlock(machine, "--", "sh", "-c", find, input=SLOW)
+    entry = ended(machine, told.stdout.strip())
+    assert (entry["IMMUD_FILES"], entry["IMMUD_COMPLETE"]) == ("/usr/found", "no")
+    gone(machine)
+    told = unlock(
+        machine, "--", "sh", "-c", "mv /usr/bin/find.real /usr/bin/find; echo $IMMUD_LEASE"
+    )
+    assert ended(machine, told.stdout.strip())["IMMUD_COMPLETE"] == "yes"
+
+
 @pytest.mark.parametrize(
     "leaving", ["su -c 'exec sleep 1000' alice", "systemd-run --quiet --scope sleep 1000"]
 )

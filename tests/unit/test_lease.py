@@ -2,11 +2,15 @@
 
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +19,7 @@ from hypothesis import strategies as st
 from immud.cli import unlock
 from immud.early.process import LAUNCHER
 from immud.errors import NotAuthorized, UsageError
-from immud.lease import begin, end, journal, record, wire
+from immud.lease import begin, end, journal, leftover, record, wire
 from immud.log import MessageId
 
 BODY = (
@@ -280,19 +284,57 @@ def test_files_that_changed(tmp_path: Path) -> None:
     (tmp_path / "sub/gone").touch()
     (tmp_path / "old").touch()
     os.utime(tmp_path / "old", (2**31, 2**31))
-    import time  # noqa: PLC0415
-
     time.sleep(0.05)
     since = begin._now()
     (tmp_path / "sub/gone").unlink()
     (tmp_path / "new\nfile").touch()
     now = begin._now()
-    found, count = end.changed(((since, now),), str(tmp_path))
+    until = time.monotonic() + 100
+    found, count, complete = end.changed(((since, now),), until, str(tmp_path))
     assert found == sorted(map(str, (tmp_path, tmp_path / "new\nfile", tmp_path / "sub")))
-    assert count == 3
+    assert (count, complete) == (3, True)
     # What was there before is in the future of a clock that shows 1970.
-    assert end.changed(((5, 60_000_000),), str(tmp_path)) == ([], 0)
-    assert end.changed(((5, 60_000_000), (since, now)), str(tmp_path)) == (found, count)
+    assert end.changed(((5, 60_000_000),), until, str(tmp_path)) == ([], 0, True)
+    both = end.changed(((5, 60_000_000), (since, now)), until, str(tmp_path))
+    assert both == (found, count, True)
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (r"/usr/b\0/usr/a\0/usr/c", "2 files and directories under /usr changed, in the part"),
+        ("", "no file under /usr changed, in the part"),
+    ],
+)
+def test_a_search_that_takes_too_long_is_given_up_and_told(
+    monkeypatch: pytest.MonkeyPatch, found: str, told: str
+) -> None:
+    spawn, pids, entries = os.posix_spawn, [], []
+
+    def slow(_program: str, _argv: list[str], *_: object, **actions: Any) -> int:
+        argv = ["sh", "-c", f"printf '{found}'; exec sleep 100"]
+        pids.append(spawn("/bin/sh", argv, os.environ, **actions))
+        return pids[-1]
+
+    monkeypatch.setattr(os, "posix_spawn", slow)
+    monkeypatch.setattr(end, "SECONDS", 1.0)
+    monkeypatch.setattr(record, "read", lambda _: record.Record("x", since=5))
+    monkeypatch.setattr(record, "remove", lambda _: None)
+    monkeypatch.setattr(leftover, "kill", lambda _: [])
+    monkeypatch.setattr(journal, "tell", lambda *entry: entries.append(entry))
+    began = time.monotonic()
+    end.end("x")
+    assert time.monotonic() - began < begin.STOP_SECONDS
+    ((text, _, fields),) = entries
+    assert told in text
+    assert fields["IMMUD_COMPLETE"] == "no"
+    assert fields["IMMUD_FILES"] == ("/usr/a\n/usr/b" if found else "")
+    with suppress(ChildProcessError):
+        assert os.WTERMSIG(os.waitpid(pids[0], 0)[1]) == signal.SIGKILL
+
+
+def test_the_end_of_a_lease_fits_into_its_time() -> None:
+    assert leftover.SECONDS < end.SECONDS < begin.STOP_SECONDS
 
 
 YEARS = 50 * 365 * 86400 * 10**6
