@@ -125,7 +125,9 @@ def _homes(seen: Seen) -> Iterator[Advice]:
             (f"usermod --home {new} {home.user}   # while {home.user} is not logged in",),
         )
     row = _row(seen, "/home")
-    if row and row.kind == "link" and seen.new_homes == row.path:
+    # While /home is a directory, a home that is made in the other keeps it from being adopted.
+    linked = any(fact.adopted for fact in seen.adoption.rows if fact.row == row)
+    if row and linked and seen.new_homes == row.path:
         yield Advice(
             Severity.NOTICE,
             "new-homes",

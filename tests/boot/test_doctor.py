@@ -24,7 +24,10 @@ def test_a_stock_system_before_and_after(container: Container) -> None:
     assert before["protect-home"] == "warning"
     assert before["fstab"] == "warning"
     assert before["unadopted"] == "notice"
-    assert "home-in-passwd" not in before, "/home is no link yet"
+    assert not {"home-in-passwd", "new-homes"} & set(before), "/home is no link yet"
+    container.run("immud", "doctor", "--fix", check=False)
+    container.run("useradd", "-m", "dan")
+    assert container.run("sh", "-c", "echo ~dan").stdout == "/home/dan\n"
 
     container.run("sh", "-c", "rm /etc/systemd/system/srv-data.mount; echo >/etc/fstab")
     container.run("immud", "adopt")

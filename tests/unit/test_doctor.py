@@ -13,6 +13,7 @@ from immud.model import Problem, Severity
 HOME = Row("/home", "var/home")
 BOUND = Row("/home", "var/home", kind="bind")
 FULL_DIRECTORY = Entry(Kind.DIRECTORY)
+SRV = Entry(Kind.LINK, content="var/srv")
 LINKED = RowFacts(HOME, path=Entry(Kind.LINK, content="var/home"))
 
 
@@ -99,6 +100,13 @@ def test_each_thing_says_what_breaks_why_and_what_mends_it(code: str) -> None:
 def test_a_bind_disarms_nobody() -> None:
     fact = RowFacts(BOUND, path=FULL_DIRECTORY)
     assert judge(seen(fact, protect_home={"x.service": "yes"}, new_homes="/home")) == ()
+
+
+def test_new_homes_are_made_where_the_others_are() -> None:
+    for home in (FULL_DIRECTORY, Entry(Kind.DIRECTORY, empty=True), Entry()):
+        machine = (RowFacts(HOME, path=home), RowFacts(Row("/srv", "var/srv"), path=SRV))
+        found = judge(Seen(adoption=Observed(rows=machine), new_homes="/home"))
+        assert "new-homes" not in [advice.code for advice in found]
 
 
 def test_a_unit_behind_a_link_stops_the_boot() -> None:
