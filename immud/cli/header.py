@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import shlex
 import sys
 from argparse import Namespace
 
 from immud.cli.create import derivation
 from immud.cli.enable import require_root
 from immud.cli.keys import TRIES, Keys
+from immud.cli.render import visible
 from immud.errors import WrongKey
 from immud.make.target import human
 from immud.model import TombConfig
@@ -45,16 +47,26 @@ def recovery_key(arguments: Namespace) -> int:
 def header_backup(arguments: Namespace) -> int:
     """Write the LUKS header to a file."""
     tomb, device = _found("header-backup", arguments)
-    from immud.make.header import back_up  # noqa: PLC0415 - as above
+    from immud.make.header import back_up, lasting_name  # noqa: PLC0415 - as above
 
     file = os.path.abspath(arguments.file)
     asyncio.run(back_up(device.devnode, file))
+    name = lasting_name(device.devnode)
     print(
         f"The header of tomb {tomb.name} is in {file}. Whoever has that and a passphrase of today "
         "can read the tomb, even when the passphrase has been changed since.\n"
         "To put it back, should the one on the drive be damaged, with the tomb closed:\n"
-        f"    cryptsetup luksHeaderRestore {device.devnode} --header-backup-file {file}"
+        f"    cryptsetup luksHeaderRestore {shlex.quote(name) if name else 'DEVICE'} "
+        f"--header-backup-file {shlex.quote(file)}"
     )
+    if not name:
+        from immud.make.observe import title  # noqa: PLC0415 - only here
+
+        print(
+            f"DEVICE is what is {device.devnode} now, on the drive that is "
+            f"{visible(title(device.devnode))}. It may have another name by then, and another "
+            "drive this one: check with lsblk first."
+        )
     return 0
 
 

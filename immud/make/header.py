@@ -129,6 +129,21 @@ async def back_up(device: str, file: str) -> None:
     _flush(directory)
 
 
+def lasting_name(device: str, names: str = "/dev/disk") -> str:
+    """A name of the block device that is its own whatever is, or is not, in its header; "" if none.
+
+    Such as udev makes of the partition table or the drive's serial number. /dev/sdb is another
+    drive tomorrow.
+    """
+    for directory in (f"{names}/by-partuuid", f"{names}/by-id"):
+        for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
+            path = f"{directory}/{name}"
+            with suppress(OSError):
+                if os.path.samestat(os.stat(path), os.stat(device)):
+                    return path
+    return ""
+
+
 def _flush(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

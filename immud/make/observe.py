@@ -46,7 +46,7 @@ async def look(path: str, config: Config) -> Target:
         devnode=node,
         number=number,
         disk=f"/dev/{os.path.basename(top)}",
-        title=f"{_model(top)} {human(size)}",
+        title=_title(top, size),
         size=size,
         diskseq=text(f"{top}/diskseq"),
         partition=partition,
@@ -76,6 +76,18 @@ def _identify(path: str) -> tuple[str, str]:
     number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
     name = os.path.basename(os.path.realpath(f"{SYS}/dev/block/{number}"))
     return number, f"/dev/{name}"
+
+
+def title(path: str) -> str:
+    """What a person knows the drive by that the block device `path` is, or is a partition of."""
+    number, _ = _identify(path)
+    where = os.path.realpath(f"{SYS}/dev/block/{number}")
+    top = os.path.dirname(where) if os.path.exists(f"{where}/partition") else where
+    return _title(top, int(text(f"{top}/size") or 0) * 512)
+
+
+def _title(top: str, size: int) -> str:
+    return f"{_model(top)} {human(size)}"
 
 
 def _partitions(where: str) -> Iterator[tuple[str, str]]:

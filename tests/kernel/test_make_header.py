@@ -5,10 +5,12 @@ import os
 import re
 import stat
 import subprocess
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
+from immud.cli import header as cli
 from immud.early import kernel
 from immud.errors import ImmudError, TargetExists, UsageError, WrongKey
 from immud.make import header, secret
@@ -112,6 +114,37 @@ def test_a_backup_is_whole_private_and_elsewhere(tmp_path: Path) -> None:
         restore = ["cryptsetup", "luksHeaderRestore", "--batch-mode", node]
         subprocess.run([*restore, "--header-backup-file", str(file)], check=True)
         assert opens(node, KEY)
+
+
+@pytest.mark.parametrize("names", [("by-id", "by-partuuid"), ("by-id",), ()])
+def test_where_to_put_a_backup_back_does_not_depend_on_what_is_plugged_in_first(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...],
+) -> None:
+    with drive(tmp_path / "image") as node:
+        for name in names:
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "a").symlink_to("/dev/null")
+            (tmp_path / name / "gone").symlink_to("/dev/gone")
+            (tmp_path / name / "its own").symlink_to(node)
+        found = header.lasting_name(node, str(tmp_path))
+        assert found == (f"{tmp_path}/{names[-1]}/its own" if names else "")
+
+        async def nothing(*_: object) -> None:
+            pass
+
+        device = Device("", node, "")
+        monkeypatch.setattr(cli, "_found", lambda *_: (TombConfig("home", uuid="x"), device))
+        monkeypatch.setattr(header, "back_up", nothing)
+        monkeypatch.setattr(header, "lasting_name", lambda _: found)
+        cli.header_backup(Namespace(file="/a place/header"))
+        command, *more = capsys.readouterr().out.split("luksHeaderRestore ")[1].splitlines()
+        which = f"'{found}'" if names else "DEVICE"
+        assert command == f"{which} --header-backup-file '/a place/header'"
+        what = f"what is {node} now, on the drive that is {os.path.basename(node)} "
+        assert what in "".join(more) or names
 
 
 @in_namespace
