@@ -13,13 +13,14 @@ where any row cannot be changed, and plan nothing where nothing is to do:
         print(outcome.reboot)
 
 `progress`, if given, is called with each step before it is performed, `told` with a few words
-now and then by one that takes long. The steps
-of a dry run are those that a real run would perform, in their order. Root only.
+now and then by what takes long. The steps of a dry run are those that a real run would perform, in
+their order. Root only.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from immud.adopt import room
 from immud.adopt.execute import carry_out
 from immud.adopt.notes import adopt_notes, reboot_due, release_notes
 from immud.adopt.observe import observe
@@ -60,6 +61,7 @@ def adopt(
     with open_root(lock=not dry_run) as root:
         observed = observe(root, table)
         steps = adopt_steps(rows, observed)
+        room.check(root, steps, told)
         if not dry_run:
             carry_out(root, steps, progress, told)
         return Outcome(steps, adopt_notes(rows, observed), reboot_due(steps, observed))
@@ -77,6 +79,7 @@ def release(
     with open_root(lock=not dry_run) as root:
         observed = observe(root, table)
         steps = release_steps(rows, observed)
+        room.check(root, steps, told)
         if not dry_run:
             carry_out(root, steps, progress, told)
         return Outcome(steps, release_notes(rows, observed), reboot_due(steps, observed))

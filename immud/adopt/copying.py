@@ -47,8 +47,8 @@ def idle(step: Idle) -> None:
 
 def copy(root: int, step: Copy, told: Told) -> None:
     """Copy and compare until both are the same. Raises ImmudError where they never are."""
-    with _clone_attached():
-        source, place = _seen(root, step.path), _seen(root, step.place)
+    with clone_attached():
+        source, place = seen(root, step.path), seen(root, step.place)
         with suppress(FileExistsError):
             os.mkdir(place, 0o700)
         for attempt in range(ROUNDS):
@@ -67,8 +67,8 @@ def copy(root: int, step: Copy, told: Told) -> None:
 def unchanged(root: int, step: Unchanged) -> None:
     """Raise Busy where the copy is not, or will not stay, the same as its original."""
     refuse.used(step.path, users.of((step.path,)))
-    with _clone_attached():
-        source, place = _seen(root, step.path), _seen(root, step.place)
+    with clone_attached():
+        source, place = seen(root, step.path), seen(root, step.place)
         differing = asyncio.run(differences(source, place, ()))
     if differing:
         raise Busy(
@@ -139,7 +139,7 @@ def _record(hidden: str) -> str:
 
 
 @contextmanager
-def _clone_attached() -> Iterator[None]:
+def clone_attached() -> Iterator[None]:
     """In a mount namespace of our own, the root file system alone, writable, at CLONE."""
     before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -166,7 +166,7 @@ def _clone_attached() -> Iterator[None]:
         os.close(before)
 
 
-def _seen(root: int, path: str) -> str:
+def seen(root: int, path: str) -> str:
     """`path` as programs find it in that namespace."""
     name, fd = at(root, path)
     return path if fd is None else f"{CLONE}/{name}"

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -81,6 +82,11 @@ def carry_out(
         except OSError as error:
             undo(root, steps[:number], step)
             raise _explained(step, error) from error
+        except ImmudError as error:
+            if not isinstance(step, Copy | Unchanged):
+                raise
+            kind = Busy if isinstance(error, Busy) else ImmudError
+            raise kind(f"{error}\n{_incomplete(step)}") from error
 
 
 def undo(root: int, done: tuple[Step, ...], failed: Step) -> None:
@@ -281,4 +287,18 @@ def _explained(step: Step, error: OSError) -> ImmudError:
     if not isinstance(step, Copy):
         reason = _REASONS.get(error.errno or 0, reason)
     kind = _KINDS.get(error.errno, ImmudError)
-    return kind(f"could not {step.describe()}: {reason}. Nothing is lost, and what was done stays.")
+    text = f"could not {step.describe()}: {reason}. Nothing is lost, and what was done stays."
+    return kind(f"{text}\n{_incomplete(step)}" if isinstance(step, Copy | Unchanged) else text)
+
+
+def _incomplete(step: Copy | Unchanged) -> str:
+    """Where the copy is that nobody would look for, since its name is hidden."""
+    hidden = parent(step.place)
+    with suppress(OSError):
+        lease = os.statvfs(parent(hidden)).f_flag & os.ST_RDONLY
+        command = f"{'immud unlock -- ' if lease else ''}rm -r {shlex.quote(hidden)}"
+        return (
+            f"{step.path} is as it was, and in use. What was copied of it is in {hidden}, for the "
+            f"next run to go on with; if there is to be none:\n    {command}"
+        )
+    return ""

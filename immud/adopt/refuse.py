@@ -2,6 +2,7 @@
 
 from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Partition, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
+from immud.make.target import human
 from immud.tomb import absent
 
 
@@ -102,6 +103,18 @@ def twice(fact: RowFacts) -> None:
 def shown(users: tuple[str, ...]) -> str:
     """The first of them, for a person."""
     return ", ".join(users[:8]) + (f" and {len(users) - 8} more" if len(users) > 8 else "")
+
+
+def no_room(sizes: list[tuple[str, int]], place: str, free: int) -> None:
+    """Raise: copying what is at these paths would fill a file system. All in bytes."""
+    largest = sorted(sizes, key=lambda each: -each[1])
+    which = ", ".join(f"{path} ({human(size)})" for path, size in largest)
+    total = f", {human(sum(size for _, size in sizes))} together" if sizes[1:] else ""
+    raise ImmudError(
+        f"there is no room on the file system of {place} for a copy of {which}{total}: "
+        f"{human(free)} are free. Make room there, or name fewer paths, and run this again. "
+        "Nothing was changed."
+    )
 
 
 def still_kept(fact: RowFacts, path: str) -> None:

@@ -3,19 +3,19 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from immud.adopt import adopt, finish, release
-from immud.adopt.steps import RemoveKept, Step, Unchanged
+from immud.adopt.steps import Copy, RemoveKept, Step, Unchanged
 from immud.early import kernel
-from immud.errors import Busy, OtherFileSystem, TargetExists
+from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from tests.support.filesystems import HOME, PLAIN, ROWS, Machine, immutable, layout, snapshot
 from tests.support.namespaces import forked
-from tests.support.two_disks import TwoDisks, install_rsync
+from tests.support.two_disks import TwoDisks, install_tools
 
 PAIRS = (("ext4", "xfs"), ("xfs", "btrfs"), ("btrfs", "ext4"))
 KEPT = "/home.immud-adopted"
@@ -113,7 +113,7 @@ def test_two_subvolumes(tmp_path: Path) -> None:
 
     def install() -> None:
         machine.mount()
-        install_rsync(machine.root)
+        install_tools(machine.root)
 
     machine.namespaced(install)
     machine.boot(test)
@@ -223,6 +223,83 @@ def test_a_var_that_is_not_there_after_a_boot_gets_nothing(two: Machine) -> None
         with pytest.raises(OtherFileSystem, match="mounted at /var is read-only"):
             adopt((HOME,), ROWS)
         assert hidden() == []
+
+    two.boot(test)
+
+
+MB = 1 << 20
+
+
+@contextmanager
+def filled(directory: str, left: int) -> Iterator[str]:
+    """All but `left` bytes of a file system in use: the file that uses them."""
+    path = f"{directory}/filler"
+    with open(path, "wb") as file:
+        space = os.statvfs(directory)
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - left)
+    yield path
+    os.unlink(path)
+
+
+def large(directory: str, count: int) -> None:
+    for number in range(count):
+        Path(f"{directory}/large{number}").write_bytes(os.urandom(MB))
+
+
+def test_what_does_not_fit_is_not_begun(two: Machine) -> None:
+    def test() -> None:
+        large("/home/ada", 8)
+        refused = r"of /var for a copy of /home \(8\.\d MiB\): [34]\.\d MiB are free"
+        with filled("/var", 4 * MB):
+            for dry_run in (True, False):
+                with pytest.raises(ImmudError, match=refused):
+                    adopt((HOME,), ROWS, dry_run=dry_run)
+            assert (layout(), hidden()) == ({}, [])
+        # Two that would fit each, and both do not.
+        large("/opt", 8)
+        with (
+            filled("/var", 12 * MB),
+            pytest.raises(ImmudError, match=r"/home \(8.*, /opt \(8.*, 16\.\d MiB tog"),
+        ):
+            adopt(PLAIN, ROWS)
+        for number in range(8):
+            os.unlink(f"/opt/large{number}")
+        adopt((HOME,), ROWS)
+        finish((HOME,), ROWS)
+        with filled("/", 4 * MB), pytest.raises(ImmudError, match=r"of / for a copy of /var/home"):
+            release((HOME,), ROWS)
+        assert layout() == {"/home": "var/home"}
+        assert hidden() == []
+        release((HOME,), ROWS)
+
+    two.boot(test)
+
+
+def test_where_a_copy_is_that_did_not_fit_after_all(two: Machine) -> None:
+    def test() -> None:
+        large("/home/ada", 16)
+        with ExitStack() as until:
+            fill = before_step(
+                Copy, lambda: paths.append(until.enter_context(filled("/var", 8 * MB)))
+            )
+            paths: list[str] = []
+            with pytest.raises(
+                ImmudError, match=r"(?s)No space left.*\n    rm -r /var/\.immud\.home$"
+            ):
+                adopt((HOME,), ROWS, progress=fill)
+            assert layout() == {}
+            assert os.listdir("/var/.immud.home") == ["home"]
+            # There is room for what is missing, and not for all of it.
+            os.truncate(paths[0], os.stat(paths[0]).st_size - 12 * MB)
+            adopt((HOME,), ROWS)
+        assert layout() == {"/home": "var/home"}
+        finish((HOME,), ROWS)
+        for number in range(12):
+            os.unlink(f"/home/ada/large{number}")
+        kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
+        late = before_step(Unchanged, lambda: Path("/home/ada/late").write_text("late"))
+        with pytest.raises(Busy, match=r"\n    immud unlock -- rm -r /\.immud\.home$"):
+            release((HOME,), ROWS, progress=late)
 
     two.boot(test)
 

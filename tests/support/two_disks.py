@@ -33,7 +33,7 @@ class TwoDisks(Machine):
 
     def _install(self) -> None:
         self.mount()
-        install_rsync(self.root)
+        install_tools(self.root)
         with open(f"{self.root}/etc/fstab", "a", encoding="utf-8") as fstab:
             fstab.write(f"{SOURCE} {self.at} {self.var} defaults 0 2\n")
 
@@ -79,11 +79,12 @@ class TwoDisks(Machine):
         return (*super().images(), self.var_image)
 
 
-def install_rsync(root: str) -> None:
-    """rsync(1) and the libraries it needs, at the same paths as here."""
-    said = subprocess.run(["ldd", "/usr/bin/rsync"], check=True, capture_output=True, text=True)
-    libraries = re.findall(r"(/\S+)", said.stdout)
+def install_tools(root: str) -> None:
+    """rsync(1), du(1) and the libraries they need, at the same paths as here."""
+    tools = ("/usr/bin/rsync", "/usr/bin/du")
+    said = subprocess.run(["ldd", *tools], check=True, capture_output=True, text=True)
+    libraries = set(re.findall(r"[ \t](/\S+)", said.stdout))
     assert len(libraries) > 2, said.stdout
-    for path in ("/usr/bin/rsync", *libraries):
+    for path in (*tools, *libraries):
         os.makedirs(Path(f"{root}{path}").parent, exist_ok=True)
         shutil.copy(path, f"{root}{path}")
