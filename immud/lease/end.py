@@ -26,7 +26,7 @@ def end(id: str) -> None:
     lease = record.read(id)
     try:
         # On record as long as something may write, so that nobody takes it for tampering.
-        killed = leftover.kill(lease.mnt_ns) if lease else []
+        killed = leftover.kill(lease.mnt_ns, id) if lease else []
     finally:
         record.remove(id)
     if lease is None:

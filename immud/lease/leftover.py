@@ -9,19 +9,23 @@ import os
 import select
 import time
 
+from immud.lease import record
 from immud.lease.begin import locked
 
 SECONDS = 2.0
 """For all of it: PID 1 waits for the end of a lease, which has files to list as well."""
 
 
-def kill(namespace: int) -> list[str]:
-    """Kill what is in the lease's mount namespace `namespace` (an inode number); its names.
+def kill(namespace: int, id: str) -> list[str]:
+    """Kill what is in `namespace` (an inode number), the mount namespace of lease `id`; its names.
 
     A process that ignores even that, in the hands of a disk that hangs, is not waited for.
     """
     held = _hold(namespace)
     if held < 0:
+        return []
+    if _is_another_s(namespace, id):
+        os.close(held)
         return []
     names = []
     until = time.monotonic() + SECONDS
@@ -102,6 +106,15 @@ def _hold(namespace: int) -> int:
             return -1
         os.close(fd)
     return -1
+
+
+def _is_another_s(namespace: int, id: str) -> bool:
+    """Whether a lease that began right after this one got the number of its namespace.
+
+    It is on record before anything is writable in it, so this is asked after that.
+    """
+    others = (record.read(name) for name in record.names() if name != id)
+    return any(other is not None and other.mnt_ns == namespace for other in others)
 
 
 def _is_writable(namespace: int) -> bool:

@@ -3,7 +3,7 @@
 import os
 
 from immud.early import kernel
-from immud.lease import leftover
+from immud.lease import leftover, record
 from immud.tripwire import elsewhere
 from tests.kernel.test_tripwire_elsewhere import WRITABLE, process
 from tests.support.namespaces import in_namespace
@@ -21,7 +21,7 @@ def has_ended(pid: int) -> bool:
 def test_what_is_in_the_namespace_is_killed_and_nothing_else() -> None:
     kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
     with process() as other, process("/", WRITABLE) as pid:
-        assert leftover.kill(namespace(pid)) == [elsewhere.command(other)]
+        assert leftover.kill(namespace(pid), "x") == [elsewhere.command(other)]
         assert (has_ended(pid), has_ended(other)) == (True, False)
 
 
@@ -29,5 +29,19 @@ def test_what_is_in_the_namespace_is_killed_and_nothing_else() -> None:
 def test_a_namespace_that_got_the_number_of_the_lease_s_is_left_alone() -> None:
     kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
     with process() as service:
-        assert leftover.kill(namespace(service)) == []
+        assert leftover.kill(namespace(service), "x") == []
         assert not has_ended(service)
+
+
+@in_namespace
+def test_the_lease_that_got_the_number_of_the_last_one_s_is_left_alone() -> None:
+    kernel.mount("tmpfs", "/run", "tmpfs", 0)
+    kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
+    with process("/", WRITABLE) as pid:
+        for id in ("ended", "begun"):
+            record.write(record.Record(id, mnt_ns=namespace(pid)))
+        assert leftover.kill(namespace(pid), "ended") == []
+        assert not has_ended(pid)
+        record.remove("ended")
+        assert leftover.kill(namespace(pid), "begun") != []
+        assert has_ended(pid)

@@ -320,7 +320,7 @@ def test_a_search_that_takes_too_long_is_given_up_and_told(
     monkeypatch.setattr(end, "SECONDS", 1.0)
     monkeypatch.setattr(record, "read", lambda _: record.Record("x", since=5))
     monkeypatch.setattr(record, "remove", lambda _: None)
-    monkeypatch.setattr(leftover, "kill", lambda _: [])
+    monkeypatch.setattr(leftover, "kill", lambda *_: [])
     monkeypatch.setattr(journal, "tell", lambda *entry: entries.append(entry))
     began = time.monotonic()
     end.end("x")
