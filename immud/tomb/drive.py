@@ -5,10 +5,9 @@ import os
 import struct
 
 from immud.errors import Busy
-from immud.tomb.below import uses
+from immud.tomb.below import SYS, text, uses
 from immud.watch.devices import Device
 
-SYS = "/sys"
 BLKROSET = 0x125D  # <linux/fs.h>
 
 
@@ -22,19 +21,10 @@ def alive(number: str, diskseq: str = "") -> bool:
     if not os.path.exists(where):
         return False
     # What a partition does not have itself, its disk has.
-    if "0" in (_read(f"{where}/size"), _read(f"{where}/../size")):
+    if "0" in (text(f"{where}/size"), text(f"{where}/../size")):
         return False
-    now = _read(f"{where}/diskseq") or _read(f"{where}/../diskseq")
+    now = text(f"{where}/diskseq") or text(f"{where}/../diskseq")
     return not (now and diskseq) or now == diskseq
-
-
-def _read(path: str) -> str:
-    """An attribute's text, empty where there is none."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
 
 
 def number_of(devnode: str) -> str:
@@ -45,7 +35,7 @@ def number_of(devnode: str) -> str:
 
 def read_only(number: str) -> bool:
     """Whether the kernel takes no writes for the block device: a switch on a card, a mapping so."""
-    return _read(f"{SYS}/dev/block/{number}/ro") == "1"
+    return text(f"{SYS}/dev/block/{number}/ro") == "1"
 
 
 def forbid_writing(devnode: str) -> None:

@@ -171,8 +171,11 @@ def scan(
     count although it is below one of `prefixes`. `detached` are mounts of it that
     may be in no table any more, as `mounts.numbers` gave them before.
     """
-    tables = list(mounts.tables().items())
     numbers, untouched = _numbers(devices), _numbers(spared)
+    # To spare a file system on a block device, whose number its files have, takes no table; and
+    # an opening tomb waits for this.
+    needed = devices or any(map(mounts.anonymous, untouched))
+    tables = list(mounts.tables().items()) if needed else []
     now = {number for _, entries in tables for number in mounts.numbers(numbers, entries)}
     wanted = _Wanted(
         frozenset(devices),

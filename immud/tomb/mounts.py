@@ -171,13 +171,19 @@ def anonymous(number: str) -> bool:
 def tables() -> dict[str, tuple[MountEntry, ...]]:
     """The mount table of every mount namespace that a process is in, ours first."""
     found = {os.readlink("/proc/self/ns/mnt"): mountinfo.read()}
+    for pid, namespace in _namespaces():
+        if namespace not in found:
+            with suppress(OSError):
+                found[namespace] = mountinfo.read(pid)
+    return found
+
+
+def _namespaces() -> Iterator[tuple[int, str]]:
+    """Each process, any of which may end now, and the name of its mount namespace."""
     for name in os.listdir("/proc"):
         if name.isdigit():
             with suppress(OSError):
-                namespace = os.readlink(f"/proc/{name}/ns/mnt")
-                if namespace not in found:
-                    found[namespace] = mountinfo.read(name)
-    return found
+                yield int(name), os.readlink(f"/proc/{name}/ns/mnt")
 
 
 def everywhere(devices: list[str], sources: list[str]) -> tuple[list[str], list[int]]:
@@ -231,9 +237,10 @@ def _unmount(target: str, flags: int, *, tidy: bool) -> None:
     resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
     directory = kernel.openat2(kernel.AT_FDCWD, above, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
     try:
-        # umount2 has no variant with a descriptor, and /proc may be missing in a container.
+        # umount2 has no variant with a descriptor, and /proc may be missing in a container. Its
+        # whole root may be on the tomb.
         os.fchdir(directory)
-        kernel.umount2(name, flags)
+        kernel.umount2(name or ".", flags)
         if tidy:
             _tidy(name)
     finally:
@@ -251,13 +258,12 @@ def _tidy(target: str) -> None:
 def _others() -> Iterator[tuple[int, int]]:
     """One (pid, descriptor of its mount namespace) for every namespace but ours."""
     seen = {os.readlink("/proc/self/ns/mnt")}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
+    for pid, namespace in _namespaces():
+        if namespace not in seen:
             with suppress(OSError):
-                namespace = os.readlink(f"/proc/{name}/ns/mnt")
-                if namespace not in seen:
-                    seen.add(namespace)
-                    yield int(name), os.open(f"/proc/{name}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                seen.add(namespace)
+                yield pid, fd
 
 
 def take_away_elsewhere(devices: list[str], flags: int = 0) -> int:

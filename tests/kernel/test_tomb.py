@@ -221,6 +221,21 @@ def test_copies_in_other_namespaces_go_too(tmp_path: Path) -> None:
 
 
 @in_namespace
+def test_the_root_of_a_container_on_it_goes_too(tmp_path: Path) -> None:
+    pivoted = (
+        "libc = ctypes.CDLL(None); libc.unshare(0x20000); os.chdir(sys.argv[1])\n"
+        "libc.mount(None, b'/', None, 0x4000 | 1 << 18, None)\n"
+        "assert libc.pivot_root(b'.', b'.') == 0; libc.umount2(b'.', 2)"
+    )
+    with tomb(tmp_path) as (target, number), process(pivoted, target) as pid:
+        mounts.take_away([number], kernel.MNT_DETACH)
+        assert top(mountinfo.read(pid), "/")
+        count = asyncio.run(in_child(mounts.take_away_elsewhere, [number], kernel.MNT_DETACH))
+        assert count == 1
+        assert top(mountinfo.read(pid), "/") is None
+
+
+@in_namespace
 def test_loop_devices_on_it_are_found_through_all_layers(tmp_path: Path) -> None:
     with tomb(tmp_path) as (target, number):
         with loop_device(make_image(tmp_path / "unrelated")) as other:
