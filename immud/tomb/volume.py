@@ -16,7 +16,7 @@ from immud.model import Problem, TombConfig
 from immud.tomb import dm, drive, dyne, loops, mounts, place
 from immud.tomb.headstart import HeadStart
 from immud.tomb.unlock import Inner
-from immud.watch import table
+from immud.watch import statmount, table
 from immud.watch.devices import Device
 
 
@@ -130,6 +130,17 @@ class Volume:
         return mapping
 
     def devices(self, mapping: dm.Mapping) -> list[str]:
-        """The numbers the mapping's file system goes by."""
-        btrfs = {e.dev for e in mountinfo.read() if mounts.on_btrfs(e, mapping.nodes)}
-        return [mapping.number, *sorted(btrfs)]
+        """The numbers the mapping's file system goes by.
+
+        A btrfs has one of its own, and one for each subvolume: that of what is mounted is the one
+        by which a loop device on a file in it is known.
+        """
+        numbers = set()
+        for entry in mountinfo.read():
+            if mounts.on_btrfs(entry, mapping.nodes):
+                numbers.add(entry.dev)
+                with suppress(OSError):  # unmounted in the meantime
+                    mount, device, _ = statmount.where(entry.target)
+                    if mount == entry.id:  # and nothing is mounted over it
+                        numbers.add(f"{device[0]}:{device[1]}")
+        return [mapping.number, *sorted(numbers)]

@@ -81,7 +81,7 @@ def mount_at(path: str) -> tuple[int, bool]:
 
 
 def where(path: str) -> tuple[int, tuple[int, int], tuple[int, int] | None]:
-    """What the file at the end of `path`, a magic link of /proc, is on, and is.
+    """What the file at the end of `path`, such as a magic link of /proc, is on, and is.
 
     The number of its mount in mountinfo, `major, minor` of its file system as stat(2) has it,
     and of itself where it is a block device. No server is asked, and nothing is asked for but

@@ -61,6 +61,21 @@ def btrfs(tmp_path: Path) -> Iterator[tuple[str, str]]:
         yield f"{where}/alice", number
 
 
+@in_namespace
+def test_a_loop_device_on_a_file_in_a_btrfs_stands_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        tomb(tmp_path, fstype="btrfs") as (target, _),
+        loop_device(make_image(Path(target, "inner"))) as node,
+    ):
+        volume, _ = on_a_mapping(target, monkeypatch)
+        (mapping,) = volume.state().mappings
+        number = os.stat(node).st_rdev
+        standing = loops.stack(volume.devices(mapping))
+        assert f"{os.major(number)}:{os.minor(number)}" in standing
+
+
 @pytest.mark.parametrize("how", WAYS)
 def test_on_btrfs_they_are_found_when_it_is_in_no_table_any_more(tmp_path: Path, how: str) -> None:
     @in_namespace
