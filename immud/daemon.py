@@ -20,17 +20,17 @@ from immud import ending, log
 from immud.bus.adapter import Connection
 from immud.bus.link import Link
 from immud.child import in_child
-from immud.companions import Companions
-from immud.compile import compile_plan, write_plan
-from immud.config import examine
+from immud.config.compile import compile_plan, write_plan
+from immud.config.load import examine
 from immud.early import facts, logins, namespaces, notify
 from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
 from immud.early.process import command, is_legacy, now
 from immud.errors import ImmudError
+from immud.integration.parts import Companions
 from immud.jobs import Jobs, RunningJob
 from immud.lease.record import Record
-from immud.leases import Leases
+from immud.lease.register import Leases
 from immud.model import (
     Config,
     Finding,
@@ -45,8 +45,8 @@ from immud.service import Changed
 from immud.state import Layout, attest, overall
 from immud.systemd import Systemd
 from immud.telling import Telling
-from immud.tomb.managers import UserManagers
-from immud.tomb.match import names
+from immud.tomb.absence.managers import UserManagers
+from immud.tomb.drives.match import names
 from immud.tomb.tombs import Tombs
 from immud.tripwire.guard import Guard
 from immud.watch.devices import DeviceEvent

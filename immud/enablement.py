@@ -24,7 +24,7 @@ def follow(etc_source: str, *, enabled: bool, root: str = "/") -> None:
     """
     if etc_source == "/etc":
         return
-    from immud.seed import opened  # noqa: PLC0415 - most systems have one /etc
+    from immud.enable.seed import opened  # noqa: PLC0415 - most systems have one /etc
 
     with opened(etc_source, root, readonly=False) as etc:
         _set(etc, enabled)

@@ -98,7 +98,7 @@ class TombConfig:
     `uuid`. With `file` they name a plain file system, the carrier, and the
     volume is that file on it. `key` is the path of a key file, one on another
     drive (`UUID=...:/path`), one on the carrier (`drive:path`), or `ask`.
-    `absent` is empty where the place itself decides (see `immud.tomb.absent`). `binds`
+    `absent` is empty where the place itself decides (see `immud.tomb.absence.absent`). `binds`
     are pairs of a path in the tomb and one on the host; `bind_hooks` is the user in
     whose home the tomb's own may be, or whether that is its single owner. `map`
     says whom the owners on it are shown as: `auto`, or pairs of a number there and a

@@ -3,7 +3,7 @@
 from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Partition, RowFacts
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from immud.make.target import human
-from immud.tomb import absent
+from immud.tomb.absence import absent
 
 
 def system(observed: Observed) -> None:

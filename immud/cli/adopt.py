@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from immud.cli.enable import require_root
-from immud.compile import recompile
-from immud.config import load
+from immud.config.compile import recompile
+from immud.config.load import load
 from immud.early.plan import Row
 from immud.errors import UsageError
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from immud import rules
 from immud.cli.enable import require_root
 from immud.cli.keys import Keys
 from immud.cli.reload import reload
 from immud.cli.render import visible
-from immud.config import load
+from immud.config import rules
+from immud.config.load import load
 from immud.errors import ImmudError, NoSuchJob, UsageError, WrongState
 from immud.make.target import Target, Wish, human
 from immud.model import TombState

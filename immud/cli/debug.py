@@ -11,8 +11,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from immud import __version__
+from immud.config.layout import SILVERBLUE
 from immud.early import attempts, facts, inputs, plan
-from immud.layout import SILVERBLUE
 from immud.run import run
 
 PACKAGES = (

@@ -5,13 +5,13 @@ import sys
 from argparse import Namespace
 from contextlib import suppress
 
-from immud import apt
 from immud.atomic import sync_file_system
-from immud.check import examine_system
 from immud.cli.render import Style, problem_lines
-from immud.compile import compile_plan, remove_plan, write_plan
+from immud.config.compile import compile_plan, remove_plan, write_plan
 from immud.early import attempts, facts
 from immud.early.plan import PATH, PlanError, decode
+from immud.enable import apt
+from immud.enable.check import examine_system
 from immud.enablement import follow
 from immud.errors import ImmudError, NotAuthorized
 from immud.model import Problem, Severity
@@ -115,7 +115,7 @@ def _only_unmarked(problems: tuple[Problem, ...]) -> bool:
 
 def _seed(problems: tuple[Problem, ...], root: str) -> None:
     """Copy /etc or /var to each source that is not marked."""
-    from immud.seed import seed  # noqa: PLC0415 - most systems have no such source
+    from immud.enable.seed import seed  # noqa: PLC0415 - most systems have no such source
 
     for problem in problems:
         if problem.code == "unmarked-source":

@@ -6,11 +6,11 @@ import sys
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from immud import rules
 from immud.cli.enable import require_root
 from immud.cli.reload import reload
 from immud.cli.render import Style, table
-from immud.config import load
+from immud.config import rules
+from immud.config.load import load
 from immud.errors import Unreachable, UsageError
 from immud.make.target import Wish
 from immud.model import TombConfig
@@ -53,7 +53,7 @@ def wished(arguments: Namespace) -> Wish:
     except rules.Wrong as error:
         raise UsageError(f"the name, mount or key file {error}") from None
     if key != "ask":
-        from immud.tomb.unlock import check_key  # noqa: PLC0415 - only here
+        from immud.tomb.luks.unlock import check_key  # noqa: PLC0415 - only here
 
         check_key(key)
     return Wish(name=name, mount=mount, key=key)

@@ -5,7 +5,7 @@ import sys
 from argparse import Namespace
 
 from immud.cli.render import Style, problem_json, problem_lines
-from immud.compile import compile_now
+from immud.config.compile import compile_now
 from immud.early import facts, main
 from immud.early.observe import Observed, observe
 from immud.early.plan import PATH, BootPlan

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from immud.cli.bus import talk
-from immud.compile import recompile
+from immud.config.compile import recompile
 from immud.errors import ImmudError, Unreachable
 
 if TYPE_CHECKING:

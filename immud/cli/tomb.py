@@ -94,7 +94,7 @@ def _asks(name: str) -> bool:
     """Is this a tomb whose passphrase a person types, and can one here?"""
     if not sys.stdin.isatty():
         return False
-    from immud.config import load  # noqa: PLC0415 - only here
+    from immud.config.load import load  # noqa: PLC0415 - only here
 
     try:
         tombs = load().tombs

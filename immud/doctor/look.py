@@ -11,11 +11,11 @@ from contextlib import suppress
 from immud.adopt import gpt
 from immud.adopt.observe import observe
 from immud.adopt.root import open_root
-from immud.check import check, look
-from immud.config import examine
+from immud.config.load import examine
 from immud.doctor.facts import Home, Room, Seen
 from immud.early import mountinfo
 from immud.early.plan import Row
+from immud.enable.check import check, look
 from immud.errors import ImmudError
 from immud.model import Config
 from immud.run import run

@@ -33,7 +33,7 @@ def main() -> None:
 
         pid1.main()
     elif mode == "compile":
-        from immud import compile  # noqa: PLC0415
+        from immud.config import compile  # noqa: PLC0415
 
         compile.main()
     elif mode == "lease-for":
@@ -249,7 +249,7 @@ def load() -> Chosen:
     if compiled and compiled.configs == inputs.contents():
         return compiled, "compiled", []
     try:
-        from immud.compile import compile_now  # noqa: PLC0415 - the configuration has changed
+        from immud.config.compile import compile_now  # noqa: PLC0415 - the configuration has changed
 
         fresh = compile_now()
     except Exception as error:

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 
 from immud import atomic
-from immud.config import examine, load
+from immud.config.load import examine, load
+from immud.config.toml import parse
 from immud.early.inputs import DROPINS, files
 from immud.errors import ConfigError, ImmudError, NoSuchTomb, TargetExists, WrongState
 from immud.make.target import Wish
 from immud.model import Config
 from immud.run import CommandFailed, run
-from immud.tomb import dm, identity
-from immud.toml import parse
+from immud.tomb.luks import dm, identity
 
 # For checks made before there is a volume.
 NO_UUID = "00000000-0000-0000-0000-000000000000"

@@ -27,9 +27,11 @@ from immud.make.steps import (
 )
 from immud.make.target import PART_NAME, Stage, Target
 from immud.run import CommandFailed, run
-from immud.tomb import blkid, dm, drive
-from immud.tomb.below import SYS
-from immud.tomb.unlock import TIMEOUT
+from immud.tomb.drives import drive
+from immud.tomb.drives.below import SYS
+from immud.tomb.fs import blkid
+from immud.tomb.luks import dm
+from immud.tomb.luks.unlock import TIMEOUT
 from immud.watch.devices import DeviceEvent
 from immud.watch.udev import UdevWatch
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from immud.config import load
+from immud.config.load import load
 from immud.errors import ImmudError, NoSuchTomb
 from immud.model import Config, TombConfig
-from immud.tomb import identity
-from immud.tomb.match import candidates
+from immud.tomb.drives.match import candidates
+from immud.tomb.luks import identity
 from immud.watch.devices import Device
 
 

@@ -13,9 +13,9 @@ from immud.early import kernel, mountinfo
 from immud.errors import ImmudError, TargetExists, WrongKey
 from immud.make.secret import passed
 from immud.run import CommandFailed, run
-from immud.tomb import identity
-from immud.tomb.below import device_of, stack
-from immud.tomb.unlock import TIMEOUT
+from immud.tomb.drives.below import device_of, stack
+from immud.tomb.luks import identity
+from immud.tomb.luks.unlock import TIMEOUT
 
 NO_SUCH_KEY = 2
 """cryptsetup(8), RETURN CODES: no permission, a wrong passphrase."""

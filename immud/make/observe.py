@@ -11,8 +11,8 @@ from immud.errors import ImmudError
 from immud.make.target import MAPPING_SUFFIX, PART_NAME, Stage, Target, human
 from immud.model import Config
 from immud.run import run
-from immud.tomb.below import SYS, device_of, number_of, stack, text, uses
-from immud.tomb.dm import PREFIX
+from immud.tomb.drives.below import SYS, device_of, number_of, stack, text, uses
+from immud.tomb.luks.dm import PREFIX
 
 SYSTEM = ("/", "/usr", "/boot", "/boot/efi", "/efi", "/etc", "/var")
 # What sysfs calls things that hold blocks and are no drives.

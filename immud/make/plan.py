@@ -14,7 +14,7 @@ from immud.make.steps import (
     Wipe,
 )
 from immud.make.target import MAPPING_SUFFIX, Stage, Target, Wish
-from immud.tomb.dm import PREFIX
+from immud.tomb.luks.dm import PREFIX
 
 
 def plan(target: Target, wish: Wish) -> tuple[Step, ...]:

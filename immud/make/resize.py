@@ -9,8 +9,8 @@ from immud.make.header import NO_SUCH_KEY
 from immud.make.secret import passed
 from immud.model import TombConfig
 from immud.run import CommandFailed, run
-from immud.tomb import dm, identity
-from immud.tomb.unlock import TIMEOUT
+from immud.tomb.luks import dm, identity
+from immud.tomb.luks.unlock import TIMEOUT
 from immud.tomb.volume import Volume
 from immud.watch.udev import UdevWatch
 

@@ -15,7 +15,10 @@ from immud.early import mountinfo
 from immud.early.kernel import MNT_DETACH
 from immud.errors import Busy
 from immud.model import Holder
-from immud.tomb import dm, drive, holders, loops, mounts
+from immud.tomb import holders, loops
+from immud.tomb.drives import drive
+from immud.tomb.fs import mounts
+from immud.tomb.luks import dm
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 

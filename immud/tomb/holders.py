@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from immud.child import in_child
 from immud.model import Holder
-from immud.tomb import mounts
+from immud.tomb.fs import mounts
 from immud.watch import statmount
 
 Device = tuple[int, int]

@@ -13,9 +13,12 @@ from immud.courtesy import waiting
 from immud.errors import ImmudError, WrongKey
 from immud.model import TombConfig
 from immud.run import STDIN_LIMIT, CommandFailed, run
-from immud.tomb import carrier, dyne, gpg, match, unlock
-from immud.tomb.drive import number_of
-from immud.tomb.headstart import HeadStart
+from immud.tomb.drives import carrier, match
+from immud.tomb.drives.drive import number_of
+from immud.tomb.dyne import gpg
+from immud.tomb.dyne import key as dyne
+from immud.tomb.luks import unlock
+from immud.tomb.luks.headstart import HeadStart
 from immud.watch.devices import Device
 
 TRIES = 3

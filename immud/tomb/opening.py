@@ -6,8 +6,10 @@ What a work finds done already it leaves as it is: any of them may be repeated.
 from contextlib import suppress
 
 from immud import log
-from immud.tomb import dm, drive, identity, material, plain
-from immud.tomb import unlock as keys
+from immud.tomb import material, plain
+from immud.tomb.drives import drive
+from immud.tomb.luks import dm, identity
+from immud.tomb.luks import unlock as keys
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 

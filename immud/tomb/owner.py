@@ -18,8 +18,11 @@ from immud.errors import ImmudError, WrongState
 from immud.jobs import Jobs, RunningJob
 from immud.model import Problem, TombConfig, TombState, TombView
 from immud.tomb import report
-from immud.tomb.announce import Place
+from immud.tomb.absence.announce import Place
 from immud.tomb.asking import Asked, Asking, patience
+from immud.tomb.drives.sight import Sight
+from immud.tomb.fs.nesting import Nest
+from immud.tomb.fs.vigil import Vigil
 from immud.tomb.machine import (
     IDLE,
     OPENING,
@@ -31,10 +34,7 @@ from immud.tomb.machine import (
     OpenAsked,
     step,
 )
-from immud.tomb.nesting import Nest
-from immud.tomb.sight import Sight
 from immud.tomb.underway import Ended, UnderWay
-from immud.tomb.vigil import Vigil
 from immud.tomb.volume import Volume
 from immud.tomb.works import Order, Works
 from immud.watch.devices import Device

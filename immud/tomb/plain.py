@@ -7,9 +7,10 @@ dealt with as they are for any other.
 from immud.child import in_child
 from immud.errors import ImmudError, WrongVolume
 from immud.run import run
-from immud.tomb import blkid, check, dm
-from immud.tomb.filesystems import FILE_SYSTEMS
-from immud.tomb.unlock import Inner
+from immud.tomb.fs import blkid, check
+from immud.tomb.fs.filesystems import FILE_SYSTEMS
+from immud.tomb.luks import dm
+from immud.tomb.luks.unlock import Inner
 from immud.watch.devices import Device
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from immud.log import Logger, MessageId
 from immud.model import Problem, Severity, TombConfig, TombState
-from immud.tomb import health
-from immud.tomb.health import Health
+from immud.tomb.fs import health
+from immud.tomb.fs.health import Health
 from immud.tomb.machine import IDLE, Life
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device

@@ -5,23 +5,24 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 
+from immud.config.rules import within
 from immud.courtesy import waiting
 from immud.errors import Busy
 from immud.jobs import Jobs
 from immud.model import JobResult, Problem, TombConfig, TombState
-from immud.rules import within
 from immud.service import Changed
-from immud.tomb import dm, remote
-from immud.tomb.abandoned import Abandoned
-from immud.tomb.announce import Announcements
-from immud.tomb.fallback import Fallback
-from immud.tomb.headstart import HeadStart
+from immud.tomb.absence.abandoned import Abandoned
+from immud.tomb.absence.announce import Announcements
+from immud.tomb.absence.fallback import Fallback
+from immud.tomb.absence.managers import UserManagers
+from immud.tomb.drives import remote
+from immud.tomb.drives.match import candidates
+from immud.tomb.drives.remote import Remote
+from immud.tomb.fs.nesting import Nest, depth
+from immud.tomb.luks import dm
+from immud.tomb.luks.headstart import HeadStart
 from immud.tomb.machine import OPENING, Action
-from immud.tomb.managers import UserManagers
-from immud.tomb.match import candidates
-from immud.tomb.nesting import Nest, depth
 from immud.tomb.owner import Owner, Told
-from immud.tomb.remote import Remote
 from immud.tomb.volume import Volume
 from immud.tomb.works import Works
 from immud.watch.devices import Device, DeviceEvent, What

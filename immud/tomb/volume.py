@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, TombConfig
-from immud.tomb import dm, drive, dyne, loops, mounts, place
-from immud.tomb.headstart import HeadStart
-from immud.tomb.unlock import Inner
+from immud.tomb import loops
+from immud.tomb.drives import drive
+from immud.tomb.dyne import key as dyne
+from immud.tomb.fs import mounts, place
+from immud.tomb.luks import dm
+from immud.tomb.luks.headstart import HeadStart
+from immud.tomb.luks.unlock import Inner
 from immud.watch import statmount, table
 from immud.watch.devices import Device
 

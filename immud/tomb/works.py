@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from immud.courtesy import haste
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.tomb import binds, closing, mounting, opening
-from immud.tomb.check import Progress
-from immud.tomb.fallback import Fallback
+from immud.tomb import closing, opening
+from immud.tomb.absence.fallback import Fallback
+from immud.tomb.fs import binds, mounting
+from immud.tomb.fs.check import Progress
+from immud.tomb.fs.nesting import Nest
 from immud.tomb.machine import Action
-from immud.tomb.nesting import Nest
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 

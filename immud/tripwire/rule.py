@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from immud.config.rules import within
 from immud.early import mountinfo
 from immud.early.mountinfo import MountEntry
 from immud.early.plan import Row
 from immud.early.steps import leads_to
 from immud.model import Breach
-from immud.rules import within
 
 # Where programs and people mount things on any day. Links of the layout are resolved in a mount
 # table; their names are here for systems that have a directory or a mount in their place.

@@ -7,7 +7,7 @@ import roff  # noqa: F401 - finds immud
 
 from immud.cli.command import Argument, Command
 from immud.cli.parser import COMMANDS
-from immud.layout import SILVERBLUE
+from immud.config.layout import SILVERBLUE
 
 # What a value is, by the word that stands for it; of any other nothing is known.
 VALUES = {

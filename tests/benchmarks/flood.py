@@ -75,7 +75,7 @@ async def _listen(*, twins: bool) -> float:
     # Only here: the tests' own process is not to have what the daemon imports.
     from immud.jobs import Jobs  # noqa: PLC0415
     from immud.model import TombConfig  # noqa: PLC0415
-    from immud.tomb.match import names  # noqa: PLC0415
+    from immud.tomb.drives.match import names  # noqa: PLC0415
     from immud.tomb.tombs import Tombs  # noqa: PLC0415
     from immud.watch.devices import DeviceEvent  # noqa: PLC0415
     from immud.watch.kmsg import KernelLog  # noqa: PLC0415

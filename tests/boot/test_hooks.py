@@ -16,9 +16,9 @@ chmod +x /etc/immud/hooks.d/closing/4-writable
 ASK = """
 import asyncio
 from immud.bus.adapter import Connection
-from immud.hooks import About, Event, Hooks
+from immud.integration.hooks import About, Event, Hooks
 from immud.systemd import PRIVATE, Systemd
-from immud.targets import target_of
+from immud.integration.targets import target_of
 
 async def ask():
     connection = await Connection.open(PRIVATE, direct=True)

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from immud.bus.adapter import Connection
-from immud.company import Company, HookFailed
 from immud.early import mountinfo
-from immud.hooks import About, Hooks
+from immud.integration.hooks import About, Hooks
+from immud.integration.sequence import Company, HookFailed
 from immud.model import TombState
 from immud.systemd import Systemd
 from tests.bus.private import PrivateBus

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from immud import leases
 from immud.bus import polkit
 from immud.bus.link import Link
 from immud.lease import record
+from immud.lease import register as leases
 from immud.lease.record import Record
-from immud.leases import Leases
+from immud.lease.register import Leases
 from tests.bus.memory import MemoryService
 from tests.bus.private import DAEMON, NOBODY, PrivateBus
 

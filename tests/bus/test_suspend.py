@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from immud.bus.adapter import Connection
+from immud.integration.suspend import Suspend
 from immud.jobs import Jobs, RunningJob
 from immud.model import TombConfig, TombState, TombView
-from immud.suspend import Suspend
 from tests.bus.private import PrivateBus, stranger
 
 

@@ -7,8 +7,8 @@ import subprocess
 from immud.adopt import apparmor
 from immud.adopt.execute import write_file
 from immud.adopt.steps import WriteFile
+from immud.config.layout import SILVERBLUE
 from immud.early import kernel
-from immud.layout import SILVERBLUE
 from tests.support.namespaces import in_namespace
 
 PROFILE = """\

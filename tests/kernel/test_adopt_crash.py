@@ -14,8 +14,8 @@ import pytest
 from immud.adopt import Outcome, adopt, release
 from immud.adopt import root as adopt_root
 from immud.adopt.steps import Step
+from immud.config.layout import SILVERBLUE
 from immud.early.plan import Row
-from immud.layout import SILVERBLUE
 from tests.support import filesystems
 from tests.support.filesystems import (
     HOME,

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from immud import apt
 from immud.early import kernel
+from immud.enable import apt
 from tests.support.namespaces import in_namespace
 from tests.unit.test_cli import UNIT, immud
 

@@ -11,7 +11,7 @@ import pytest
 
 from immud.early import kernel
 from immud.errors import ImmudError
-from immud.tomb import beneath
+from immud.tomb.fs import beneath
 from tests.support.namespaces import in_namespace
 
 

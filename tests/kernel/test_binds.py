@@ -8,7 +8,7 @@ import pytest
 
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
-from immud.tomb import binds, mounts
+from immud.tomb.fs import binds, mounts
 from tests.support.namespaces import in_namespace
 
 UID = 1  # daemon, whom every Debian has; its home is made another below

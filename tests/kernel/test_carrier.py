@@ -15,8 +15,9 @@ from immud.child import held, in_child
 from immud.early import mountinfo
 from immud.errors import ImmudError, WrongKey
 from immud.model import TombConfig
-from immud.tomb import carrier, loops, material
-from immud.tomb.drive import number_of
+from immud.tomb import loops, material
+from immud.tomb.drives import carrier
+from immud.tomb.drives.drive import number_of
 from immud.watch.devices import Device
 from tests.support.namespaces import in_namespace
 from tests.support.process import run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from immud.cli import main
 from immud.cli.parser import COMMANDS
-from immud.compile import compile_now, write_plan
+from immud.config.compile import compile_now, write_plan
 from immud.early import facts, mountinfo, plan
 from immud.early import main as phase1
 from immud.early.plan import BootPlan

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from immud.errors import ImmudError, WrongKey
-from immud.tomb import dyne, gpg
-from immud.tomb.zsh import printed
+from immud.tomb.dyne import gpg
+from immud.tomb.dyne import key as dyne
+from immud.tomb.dyne.zsh import printed
 from tests.support.namespaces import in_namespace
 from tests.support.process import run
 

@@ -15,8 +15,8 @@ import pytest
 
 from immud.early import kernel, mountinfo
 from immud.errors import DamagedVolume, ImmudError
-from immud.tomb import check, health, mounts
-from immud.tomb.filesystems import FILE_SYSTEMS
+from immud.tomb.fs import check, health, mounts
+from immud.tomb.fs.filesystems import FILE_SYSTEMS
 from immud.watch.kmsg import KernelLog
 from tests.kernel.test_tomb import loop_device
 from tests.support.filesystems import FILESYSTEMS

@@ -17,11 +17,14 @@ from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.errors import Busy
 from immud.model import TombConfig
-from immud.tomb import below, closing, dm, holders, loops, mounting, mounts
-from immud.tomb.fallback import Fallback
+from immud.tomb import closing, holders, loops
+from immud.tomb.absence.fallback import Fallback
+from immud.tomb.absence.managers import UserManagers
+from immud.tomb.drives import below
+from immud.tomb.fs import mounting, mounts
 from immud.tomb.holders import Holders, pair
-from immud.tomb.managers import UserManagers
-from immud.tomb.unlock import Inner
+from immud.tomb.luks import dm
+from immud.tomb.luks.unlock import Inner
 from immud.tomb.volume import Volume
 from immud.watch.devices import Device
 from tests.kernel.test_tomb import WAYS, loop_device, make_image, process, tomb

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from immud import hooks
 from immud.early import kernel
 from immud.errors import ImmudError
-from immud.hooks import Event
+from immud.integration import hooks
+from immud.integration.hooks import Event
 from tests.support.namespaces import in_namespace
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from immud.child import ChildTimeout, in_child
 from immud.errors import ImmudError
-from immud.tomb import header, identity, libcryptsetup, secret
-from immud.tomb.pin import differences, dumps, loads
+from immud.tomb import secret
+from immud.tomb.luks import header, identity, libcryptsetup
+from immud.tomb.luks.pin import differences, dumps, loads
 from tests.support import metadata
 from tests.support.drive import PASSPHRASE, Drive, luks
 

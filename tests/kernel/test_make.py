@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from immud.config import load
+from immud.config.load import load
 from immud.early import kernel
 from immud.errors import Busy, ConfigError, ImmudError, NoSuchTomb, TargetExists
 from immud.make import enrolment
@@ -20,8 +20,10 @@ from immud.make.refuse import SMALLEST, check, resumes
 from immud.make.steps import Format
 from immud.make.target import Stage, Target, Wish
 from immud.model import Config, TombConfig
-from immud.tomb import below, blkid, identity
-from immud.tomb.drive import forbid_writing, switch_off
+from immud.tomb.drives import below
+from immud.tomb.drives.drive import forbid_writing, switch_off
+from immud.tomb.fs import blkid
+from immud.tomb.luks import identity
 from tests.support.namespaces import in_namespace
 
 CHEAP = ("--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")

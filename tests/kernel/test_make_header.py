@@ -16,7 +16,7 @@ from immud.errors import ImmudError, TargetExists, UsageError, WrongKey
 from immud.make import header, secret
 from immud.make.find import has_header, only
 from immud.model import TombConfig
-from immud.tomb import identity
+from immud.tomb.luks import identity
 from immud.watch.devices import Device
 from tests.kernel.test_make import CHEAP, KEY, drive, luks
 from tests.support.namespaces import in_namespace

@@ -10,8 +10,8 @@ import pytest
 
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
-from immud.tomb import mounts
-from immud.tomb.nesting import Nest, ground
+from immud.tomb.fs import mounts
+from immud.tomb.fs.nesting import Nest, ground
 from tests.support.namespaces import in_namespace
 
 

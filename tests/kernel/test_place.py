@@ -7,7 +7,8 @@ import pytest
 
 from immud.early import kernel, mountinfo
 from immud.errors import ImmudError
-from immud.tomb import mounts, place, volatile
+from immud.tomb.absence import volatile
+from immud.tomb.fs import mounts, place
 from tests.support.namespaces import in_namespace
 
 ALICE = 1000

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from immud.tomb import drive
-from immud.tomb.remote import has_ended
+from immud.tomb.drives import drive
+from immud.tomb.drives.remote import has_ended
 from tests.kernel.test_tomb import loop_device
 from tests.support.namespaces import in_namespace
 from tests.support.process import run

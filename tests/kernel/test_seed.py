@@ -9,8 +9,8 @@ import pytest
 
 from immud.early import kernel, sources
 from immud.early.elsewhere import UNFINISHED
+from immud.enable.seed import is_marked, opened, seed
 from immud.errors import ImmudError
-from immud.seed import is_marked, opened, seed
 from tests.support.namespaces import in_namespace
 
 

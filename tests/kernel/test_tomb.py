@@ -14,7 +14,8 @@ from immud.child import in_child
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.errors import ImmudError
-from immud.tomb import holders, loops, mounts
+from immud.tomb import holders, loops
+from immud.tomb.fs import mounts
 from immud.tomb.holders import Holders, pair
 from tests.support.filesystems import FORCE, SIZES
 from tests.support.namespaces import in_namespace

@@ -13,12 +13,14 @@ import pytest
 from immud.early import kernel, mountinfo
 from immud.early.mountinfo import top
 from immud.model import TombConfig
-from immud.tomb import absent, fallback, holders, mounting, mounts, volatile
-from immud.tomb.abandoned import Abandoned
-from immud.tomb.absent import Home
-from immud.tomb.fallback import Fallback
+from immud.tomb import holders
+from immud.tomb.absence import absent, fallback, volatile
+from immud.tomb.absence.abandoned import Abandoned
+from immud.tomb.absence.absent import Home
+from immud.tomb.absence.fallback import Fallback
+from immud.tomb.absence.managers import UserManagers
+from immud.tomb.fs import mounting, mounts
 from immud.tomb.holders import Holders
-from immud.tomb.managers import UserManagers
 from immud.watch.table import Reading
 from tests.kernel.test_tomb import loop_device, make_image, process
 from tests.support.namespaces import ChildKilled, forked, in_namespace

@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from immud.config.layout import SILVERBLUE
+
 # Imported by phase 1 only when needed, when there is nothing to import from any more.
 from immud.early import elsewhere, facts, kernel, main, namespaces, plan, sources
-from immud.layout import SILVERBLUE
 from tests.support.namespaces import enter_root, namespaced
 
 LOADED_LATE = (elsewhere, namespaces)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from immud.adopt import adopt, finish, release
-from immud.compile import compile_now, remove_plan, write_plan
+from immud.config.compile import compile_now, remove_plan, write_plan
 from immud.early import attempts, main, plan
 from immud.early.plan import decode
 from tests.support.filesystems import PLAIN, ROWS, Machine, refused, trees, void

@@ -4,7 +4,7 @@ import pytest
 
 from immud.early.mountinfo import parse
 from immud.model import TombConfig
-from immud.tomb.absent import (
+from immud.tomb.absence.absent import (
     SOURCE,
     Absent,
     Home,
@@ -19,7 +19,7 @@ from immud.tomb.absent import (
     refusal,
     shown,
 )
-from immud.tomb.managers import owner
+from immud.tomb.absence.managers import owner
 
 LINKS = {"/home": "/var/home"}
 FALLBACK = f"40 20 0:50 / /var/home rw,nosuid,nodev - tmpfs {SOURCE} rw,size=1024k\n"

@@ -8,8 +8,8 @@ from immud.adopt import steps
 from immud.adopt.facts import Entry, Kind, Mounted, Observed, Parent, RowFacts
 from immud.adopt.notes import adopt_notes
 from immud.adopt.plan import adopt_steps, finish_steps, release_steps
+from immud.config.layout import SILVERBLUE
 from immud.errors import Busy, ImmudError, TargetExists
-from immud.layout import SILVERBLUE
 
 HOME = SILVERBLUE[0]
 FULL = Entry(Kind.DIRECTORY)

@@ -11,9 +11,9 @@ from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Parent, 
 from immud.adopt.facts import beside as beside_of
 from immud.adopt.notes import adopt_notes, reboot_due, release_notes
 from immud.adopt.plan import adopt_steps, release_steps
+from immud.config.layout import SILVERBLUE
 from immud.early.plan import Row
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
-from immud.layout import SILVERBLUE
 from tests.unit.adoption import DIRECTORY, FIFO, FILE, LINK, Model
 
 ROWS = (*SILVERBLUE, Row("/data", "var/data", kind="bind"))

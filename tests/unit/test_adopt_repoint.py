@@ -16,8 +16,8 @@ from immud.adopt.facts import (
     RowFacts,
 )
 from immud.adopt.plan import adopt_steps, release_steps
+from immud.config.layout import SILVERBLUE
 from immud.errors import Busy, ImmudError, OtherFileSystem
-from immud.layout import SILVERBLUE
 
 HOME = SILVERBLUE[0]
 EMPTY = Entry(Kind.DIRECTORY, empty=True)

@@ -8,8 +8,8 @@ import pytest
 
 from immud import rootlogin
 from immud.model import TombConfig
-from immud.tomb.absent import Absent
-from immud.tomb.announce import Announcements, Place, texts
+from immud.tomb.absence.absent import Absent
+from immud.tomb.absence.announce import Announcements, Place, texts
 
 HOME = TombConfig("home", label="Ada")
 AWAY = Place(HOME, Absent.NOLOGIN, is_open=False)

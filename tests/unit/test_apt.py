@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from immud import apt
+from immud.enable import apt
 
 
 @pytest.fixture

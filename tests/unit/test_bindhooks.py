@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immud.tomb.bindhooks import LINES_MAX, parse
+from immud.tomb.dyne.bindhooks import LINES_MAX, parse
 
 
 def test_dyne_s_own_example() -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from immud.check import VAR_UNITS, System, check, look
-from immud.config import Config
+from immud.config.layout import SILVERBLUE
+from immud.config.load import Config
+from immud.enable.check import VAR_UNITS, System, check, look
 from immud.errors import ConfigError
 from immud.fstab import FstabLine
 from immud.fstab import parse as parse_fstab
-from immud.layout import SILVERBLUE
 from immud.model import Severity, TombConfig
 
 CONFIG = Config(rows=SILVERBLUE, tombs=(TombConfig("home", label="x"),))

@@ -5,10 +5,10 @@ import posixpath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immud import claims, rules
-from immud.layout import SILVERBLUE
+from immud.config import claims, rules
+from immud.config.layout import SILVERBLUE
+from immud.config.rules import Wrong, within
 from immud.model import TombConfig
-from immud.rules import Wrong, within
 
 NAMES = st.sampled_from(["", ".", "..", "a", "b", "var", "etc", "home", "lib", "dpkg", "shadow"])
 PATHS = st.lists(NAMES, max_size=5).map("/".join)

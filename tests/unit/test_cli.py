@@ -20,7 +20,7 @@ import pytest
 from immud.cli.command import Command
 from immud.cli.parser import COMMANDS, build
 from immud.cli.tomb_commands import TOMB
-from immud.compile import compile_now
+from immud.config.compile import compile_now
 from immud.early.plan import decode
 
 TOP = Path(__file__).parents[2]

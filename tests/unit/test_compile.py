@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immud import compile as module
-from immud.compile import compile_now, compile_plan, remove_plan, write_plan
-from immud.config import load
+from immud.config import compile as module
+from immud.config.compile import compile_now, compile_plan, remove_plan, write_plan
+from immud.config.layout import SILVERBLUE
+from immud.config.load import load
 from immud.early.plan import BootPlan, decode, encode
 from immud.errors import ConfigError
-from immud.layout import SILVERBLUE
 
 OLD = BootPlan(wait=1, configs=(("/etc/immud/immud.toml", b"x" * 10_000),))
 NEW = BootPlan(wait=2, rows=SILVERBLUE)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from immud.config import load
+from immud.config.layout import SILVERBLUE
+from immud.config.load import load
 from immud.early import inputs
 from immud.early.plan import Row
 from immud.errors import ConfigError
-from immud.layout import SILVERBLUE
 from immud.model import Config, TombConfig
 
 UUID = "7d5bd4b3-6f7c-4c1c-9a40-0c6b0bd4bb5b"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from immud.config import dotted, examine, load
+from immud.config.load import dotted, examine, load
 from immud.errors import ConfigError
 from tests.unit.test_config import UUID, write
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from immud.courtesy import HASTE, NICE, background, haste, waiting
-from immud.tomb import check as checking
-from immud.tomb.filesystems import FILE_SYSTEMS
+from immud.tomb.fs import check as checking
+from immud.tomb.fs.filesystems import FILE_SYSTEMS
 from tests.support.namespaces import forked
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from immud.model import TombConfig
-from immud.tomb.match import answers, candidates, names
+from immud.tomb.drives.match import answers, candidates, names
 from immud.watch.devices import (
     Device,
     DeviceEvent,

@@ -5,9 +5,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from immud.errors import ImmudError
-from immud.tomb import dyne
-from immud.tomb.dyne import Argon2, Key, Pbkdf2, parse
-from immud.tomb.zsh import printed
+from immud.tomb.dyne import key as dyne
+from immud.tomb.dyne.key import Argon2, Key, Pbkdf2, parse
+from immud.tomb.dyne.zsh import printed
 
 SALT = "84460c4e6cd1a20c81f7a2e3820936ec6c739fba87620ed1b6558138f17895cd"
 MESSAGE = b"-----BEGIN PGP MESSAGE-----\n\njA0ECQMC\n-----END PGP MESSAGE-----\n"

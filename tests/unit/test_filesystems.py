@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immud import rules
+from immud.config import rules
+from immud.config.rules import Wrong
 from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError
 from immud.model import TombConfig
-from immud.rules import Wrong
-from immud.tomb import check, filesystems, health, idmap, match
-from immud.tomb.filesystems import ATTRIBUTES, FILE_SYSTEMS
-from immud.tomb.health import Fault, Health
-from immud.tomb.mounts import split_options
+from immud.tomb.drives import match
+from immud.tomb.fs import check, filesystems, health, idmap
+from immud.tomb.fs.filesystems import ATTRIBUTES, FILE_SYSTEMS
+from immud.tomb.fs.health import Fault, Health
+from immud.tomb.fs.mounts import split_options
 from immud.watch import kmsg
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from immud.config.layout import SILVERBLUE
 from immud.early.plan import BootPlan, encode
-from immud.layout import SILVERBLUE
 
 TOP = Path(__file__).parents[2]
 GENERATOR = TOP / "units/immud-generator"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from immud.tomb import headstart
-from immud.tomb.headstart import HeadStart
+from immud.tomb.luks import headstart
+from immud.tomb.luks.headstart import HeadStart
 
 
 class Standbys:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from immud.model import TombConfig
-from immud.tomb.match import KeyPlace, answers, key_drives, key_place, waits
+from immud.tomb.drives.match import KeyPlace, answers, key_drives, key_place, waits
 from immud.watch.devices import Device
 
 STICK = Device(

@@ -9,9 +9,9 @@ import pytest
 from immud.errors import Busy, Cancelled, ImmudError, WrongState
 from immud.jobs import Jobs
 from immud.model import Holder, JobResult, Problem, TombConfig, TombState
-from immud.tomb import drive
-from immud.tomb.absent import Absent
-from immud.tomb.dm import Mapping
+from immud.tomb.absence.absent import Absent
+from immud.tomb.drives import drive
+from immud.tomb.luks.dm import Mapping
 from immud.tomb.machine import Action
 from immud.tomb.owner import Owner
 from immud.tomb.volume import State

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immud.tomb.pin import (
+from immud.tomb.luks.pin import (
     Pin,
     Unreadable,
     differences,

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
-from immud.hooks import Event, unit_name
+from immud.integration.hooks import Event, unit_name
+from immud.integration.targets import target_of
 from immud.systemd import NAME_MAX, escape
-from immud.targets import target_of
 
 
 @pytest.mark.parametrize("text", ["home", "my-tomb", "a_b:c.d", ".a", "a.", "ü é", "a/b\\c", "%i$"])

@@ -8,9 +8,10 @@ import pytest
 
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.tomb import dm, secret
+from immud.tomb import secret
 from immud.tomb.holders import cgroup_of, maps_name, sentence, unit_of, whole
-from immud.tomb.unlock import check_key
+from immud.tomb.luks import dm
+from immud.tomb.luks.unlock import check_key
 
 
 def test_mappings_of_a_tomb_are_known_by_name() -> None:

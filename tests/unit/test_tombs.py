@@ -13,9 +13,11 @@ from immud.early.mountinfo import MountEntry
 from immud.errors import Busy
 from immud.jobs import Jobs
 from immud.model import Holder, JobResult, Severity, TombConfig, TombState
-from immud.tomb import abandoned, absent, drive, tombs
-from immud.tomb.announce import Announcements
-from immud.tomb.headstart import HeadStart
+from immud.tomb import tombs
+from immud.tomb.absence import abandoned, absent
+from immud.tomb.absence.announce import Announcements
+from immud.tomb.drives import drive
+from immud.tomb.luks.headstart import HeadStart
 from immud.tomb.machine import Action
 from immud.tomb.tombs import Tombs
 from immud.tomb.works import Order

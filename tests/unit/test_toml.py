@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from immud.config.toml import Key, locate, parse
 from immud.errors import ConfigError
-from immud.toml import Key, locate, parse
 
 
 def test_every_way_to_write_a_key() -> None:

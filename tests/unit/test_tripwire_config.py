@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from immud.config import examine, load
+from immud.config.load import examine, load
 from immud.model import Tripwire
 
 

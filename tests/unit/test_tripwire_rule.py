@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from immud.config.layout import TABLES
 from immud.early.facts import Facts
 from immud.early.mountinfo import MountEntry
 from immud.early.plan import BootPlan, Row
-from immud.layout import TABLES
 from immud.model import Breach, LinkFact
 from immud.tripwire.expect import expect
 from immud.tripwire.places import is_declared

@@ -1,0 +1,1 @@
+"""What `immud enable` and `immud disable` check, write and take back."""

@@ -1,0 +1,148 @@
+"""The volatile fallback: a tmpfs with a home for each user, made aside and put in place whole.
+
+Plain calls that may block (a user database may be across a network): for a child.
+What is written to it lasts until power-off: tombs are mounted over it, and it
+shows again when they go, so that nobody ever meets a place without a home.
+"""
+
+import fcntl
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from immud.early import kernel, mountinfo
+from immud.early.kernel import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID
+from immud.tomb.absence import absent
+from immud.tomb.absence.absent import Home, User
+from immud.tomb.fs.place import has_content, opened
+
+LOCK = "/run/immud/absent.lock"
+SKELETON = "/etc/skel"
+DATABASE = "/etc/passwd"
+# For who has no terminal to be told on: beside their first files, at the top of the list.
+NOTE = "LOST-AT-POWER-OFF.txt"
+
+
+def ensure(target: str, configured: str, size: str, note: str, files: bool) -> str:
+    """Put the fallback in place where it is wanted and nothing is mounted; what the place is then.
+
+    Empty where something is mounted there: a tomb, or the fallback of before. With
+    `files` only /etc/passwd is asked for users.
+    """
+    with _locked():
+        if mountinfo.top(mountinfo.read(), target):
+            return ""
+        directory = opened(target)
+        try:
+            empty = not has_content(directory)
+            if not configured and not empty:
+                return str(absent.Absent.DIRECTORY)
+            homes = absent.homes(_users(files=files), target, os.path.realpath)
+            mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
+            if mode is absent.Absent.VOLATILE:
+                tree = build(size, homes, note)
+                try:
+                    kernel.move_mount(tree, "", dir_fd=directory)
+                finally:
+                    os.close(tree)
+            return str(mode)
+        finally:
+            os.close(directory)
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """One at a time: the daemon, and what holds logins back at boot until this is done."""
+    os.makedirs(os.path.dirname(LOCK), exist_ok=True)
+    fd = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _users(*, files: bool) -> list[User]:
+    if not files:
+        return [User(entry.pw_uid, entry.pw_gid, entry.pw_dir) for entry in pwd.getpwall()]
+    found = []
+    with open(DATABASE, encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            fields = line.rstrip("\n").split(":")
+            if len(fields) == 7 and fields[2].isdigit() and fields[3].isdigit():
+                found.append(User(int(fields[2]), int(fields[3]), fields[5]))
+    return found
+
+
+def build(size: str, homes: tuple[Home, ...], note: str, skeleton: str = SKELETON) -> int:
+    """A detached tmpfs with these homes: its descriptor. Raises OSError: ENOSPC if it is small."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit, inodes = absent.limits(size, memory)
+    context = kernel.fsopen("tmpfs")
+    try:
+        for name, value in (
+            ("source", absent.SOURCE),
+            ("size", str(limit)),
+            ("nr_inodes", str(inodes)),
+            ("mode", "0755"),
+        ):
+            kernel.fsconfig(context, kernel.FSCONFIG_SET_STRING, name, value)
+        kernel.fsconfig(context, kernel.FSCONFIG_CMD_CREATE)
+        tree = kernel.fsmount(context, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+    finally:
+        os.close(context)
+    try:
+        for home in homes:
+            _furnish(tree, home, note, skeleton)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def _furnish(tree: int, home: Home, note: str, skeleton: str) -> None:
+    if home.name:
+        os.mkdir(home.name, 0o700, dir_fd=tree)
+    fd = os.open(home.name or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    try:
+        if os.path.isdir(skeleton):
+            _copy(skeleton, fd, home)
+        _write(fd, NOTE, note.encode(), 0o644, home)
+        os.fchmod(fd, 0o700)
+        os.fchown(fd, home.uid, home.gid)
+    finally:
+        os.close(fd)
+
+
+def _copy(source: str, into: int, home: Home) -> None:
+    """Files, directories and links of `source` into the directory `into`, which nobody sees yet."""
+    with os.scandir(source) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), entry.name, dir_fd=into)
+                os.chown(entry.name, home.uid, home.gid, dir_fd=into, follow_symlinks=False)
+            elif entry.is_dir():
+                os.mkdir(entry.name, 0o700, dir_fd=into)
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+                fd = os.open(entry.name, flags, dir_fd=into)
+                try:
+                    _copy(entry.path, fd, home)
+                    os.fchmod(fd, mode)
+                    os.fchown(fd, home.uid, home.gid)
+                finally:
+                    os.close(fd)
+            elif entry.is_file():
+                with open(entry.path, "rb") as file:
+                    _write(into, entry.name, file.read(), mode, home)
+
+
+def _write(into: int, name: str, content: bytes, mode: int, home: Home) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(os.open(name, flags, 0o600, dir_fd=into), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fchown(file.fileno(), home.uid, home.gid)

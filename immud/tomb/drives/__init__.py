@@ -1,0 +1,1 @@
+"""Which drives there are, whose they are, and whether they still are."""

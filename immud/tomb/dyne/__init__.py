@@ -1,0 +1,1 @@
+"""Tombs of Dyne's tomb(1): their keys, GnuPG, bind-hooks."""

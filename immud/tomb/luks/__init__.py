@@ -1,0 +1,1 @@
+"""LUKS and device-mapper: headers, pins, unlocking, live mappings."""
