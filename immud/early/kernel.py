@@ -2,13 +2,26 @@
 
 Names are the kernel's own, so that `mount_setattr(2)` and its kin are the
 documentation. Every function raises OSError with errno and the path it was
-about. glibc wraps none of these calls in Debian 12, so they go through
+about. glibc wraps none of the newer calls in Debian 12, so they go through
 syscall(2); the numbers are those of `asm-generic/unistd.h`, the same on every
 architecture for all calls added since Linux 5.1.
+
+Of ctypes only the half that is written in C is used, which is the same in every
+Python 3 so far. It is documented nowhere; but the other half, with the modules it
+needs, would take a tenth of the time in which the interpreter starts.
 """
 
-import ctypes
 import os
+import sys
+from _ctypes import (
+    FUNCFLAG_CDECL,
+    FUNCFLAG_USE_ERRNO,
+    CFuncPtr,
+    _SimpleCData,
+    dlopen,
+    dlsym,
+    get_errno,
+)
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -33,7 +46,6 @@ MOUNT_ATTR_IDMAP = 0x00100000
 MS_RDONLY = 0x01
 MS_NOSUID = 0x02
 MS_NODEV = 0x04
-MS_NOEXEC = 0x08
 MS_REMOUNT = 0x20
 MS_BIND = 0x1000
 MS_MOVE = 0x2000
@@ -48,7 +60,6 @@ FSCONFIG_SET_FLAG = 0
 FSCONFIG_SET_STRING = 1
 FSCONFIG_CMD_CREATE = 6
 
-MNT_FORCE = 1
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
@@ -75,42 +86,40 @@ _SYS_FSMOUNT = 432
 _SYS_OPENAT2 = 437
 _SYS_MOUNT_SETATTR = 442
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_syscall = _libc.syscall
-_syscall.restype = ctypes.c_long
+
+class _Long(_SimpleCData):  # type: ignore[type-arg] # which only type checkers know
+    """A number for a parameter that is wider than int: others are passed as one."""
+
+    _type_ = "l"
 
 
-class _MountAttr(ctypes.Structure):
-    """struct mount_attr of mount_setattr(2)."""
+class _Function(CFuncPtr):
+    """A function of the C library. It takes numbers, bytes and None, and returns a number."""
 
-    _fields_ = (
-        ("attr_set", ctypes.c_uint64),
-        ("attr_clr", ctypes.c_uint64),
-        ("propagation", ctypes.c_uint64),
-        ("userns_fd", ctypes.c_uint64),
-    )
+    _flags_ = FUNCFLAG_CDECL | FUNCFLAG_USE_ERRNO
+    _restype_ = _Long
 
 
-class _OpenHow(ctypes.Structure):
-    """struct open_how of openat2(2)."""
+_libc = dlopen(None, os.RTLD_NOW)  # type: ignore[arg-type] # the program itself, dlopen(3)
+_syscall, _mount, _umount2, _renameat2, _setns, _unshare, _flock = (
+    _Function(dlsym(_libc, name))
+    for name in ("syscall", "mount", "umount2", "renameat2", "setns", "unshare", "flock")
+)
 
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+
+def _struct(*fields: int) -> bytes:
+    """A struct whose fields are all of the type __u64."""
+    return b"".join(field.to_bytes(8, sys.byteorder) for field in fields)
 
 
 def _fail(path: str) -> OSError:
-    number = ctypes.get_errno()
+    number = get_errno()
     return OSError(number, os.strerror(number), path)
 
 
 def open_tree(path: str, flags: int = OPEN_TREE_CLONE, dir_fd: int = AT_FDCWD) -> int:
     """A descriptor of the tree at `path`; with OPEN_TREE_CLONE a detached copy of its mount."""
-    fd: int = _syscall(
-        _SYS_OPEN_TREE, dir_fd, os.fsencode(path), ctypes.c_uint(flags | OPEN_TREE_CLOEXEC)
-    )
+    fd: int = _syscall(_SYS_OPEN_TREE, dir_fd, os.fsencode(path), flags | OPEN_TREE_CLOEXEC)
     if fd < 0:
         raise _fail(path)
     return fd
@@ -137,16 +146,9 @@ def mount_setattr(
 
     An empty `path` means `dir_fd` itself, as with a detached tree.
     """
-    attr = _MountAttr(set_, clear, propagation, userns_fd)
+    attr = _struct(set_, clear, propagation, userns_fd)  # struct mount_attr
     flags = (AT_RECURSIVE if recursive else 0) | (0 if path else AT_EMPTY_PATH)
-    if _syscall(
-        _SYS_MOUNT_SETATTR,
-        dir_fd,
-        os.fsencode(path),
-        ctypes.c_uint(flags),
-        ctypes.byref(attr),
-        ctypes.c_size_t(ctypes.sizeof(attr)),
-    ):
+    if _syscall(_SYS_MOUNT_SETATTR, dir_fd, os.fsencode(path), flags, attr, _Long(len(attr))):
         raise _fail(path)
 
 
@@ -181,11 +183,11 @@ def fsmount(fd: int, attributes: int = 0) -> int:
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
     """mount(2), for what the calls above cannot do on older kernels."""
-    if _libc.mount(
+    if _mount(
         None if source is None else os.fsencode(source),
         os.fsencode(target),
         None if fstype is None else fstype.encode(),
-        ctypes.c_ulong(flags),
+        _Long(flags),
         data.encode() or None,
     ):
         raise _fail(target)
@@ -193,16 +195,14 @@ def mount(source: str | None, target: str, fstype: str | None, flags: int, data:
 
 def umount2(target: str, flags: int = 0) -> None:
     """Unmount the topmost mount at `target`; UMOUNT_NOFOLLOW is always set."""
-    if _libc.umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW):
+    if _umount2(os.fsencode(target), flags | UMOUNT_NOFOLLOW):
         raise _fail(target)
 
 
 def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) -> int:
     """Open `path` below `dir_fd`, its walk restricted by RESOLVE_* flags."""
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    fd: int = _syscall(
-        _SYS_OPENAT2, dir_fd, os.fsencode(path), ctypes.byref(how), ctypes.c_size_t(24)
-    )
+    how = _struct(flags | os.O_CLOEXEC, mode, resolve)  # struct open_how
+    fd: int = _syscall(_SYS_OPENAT2, dir_fd, os.fsencode(path), how, _Long(len(how)))
     if fd < 0:
         raise _fail(path)
     return fd
@@ -210,23 +210,23 @@ def openat2(dir_fd: int, path: str, flags: int, *, resolve: int, mode: int = 0) 
 
 def renameat2(old: str, new: str, flags: int, *, dir_fd: int = AT_FDCWD) -> None:
     """Rename below one directory; RENAME_EXCHANGE swaps the two atomically."""
-    if _libc.renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), ctypes.c_uint(flags)):
+    if _renameat2(dir_fd, os.fsencode(old), dir_fd, os.fsencode(new), flags):
         raise _fail(new)
 
 
 def setns(fd: int, kind: int = CLONE_NEWNS) -> None:
     """Enter the namespace `fd`; for a mount namespace the caller must have one thread."""
-    if _libc.setns(fd, kind):
+    if _setns(fd, kind):
         raise _fail("setns")
 
 
 def unshare(flags: int = CLONE_NEWNS) -> None:
     """Leave the shared namespaces named by `flags`."""
-    if _libc.unshare(flags):
+    if _unshare(flags):
         raise _fail("unshare")
 
 
 def flock(fd: int, operation: int) -> None:
     """flock(2); fcntl would be one more library for phase 1 to load."""
-    if _libc.flock(fd, operation):
+    if _flock(fd, operation):
         raise _fail("flock")
