@@ -214,7 +214,8 @@ async def connect(address: str) -> socket.socket:
         await loop.sock_sendall(sock, b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
         answer = b""
         while answer.count(b"\r\n") < 3:
-            data = await loop.sock_recv(sock, 512)
+            # Never beyond the last line: PID 1, which is no bus, tells what happens from then on.
+            data = await loop.sock_recv(sock, 1)
             if not data or len(answer) > 4096:
                 raise ConnectionResetError("The bus closed the connection during authentication.")
             answer += data

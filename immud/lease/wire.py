@@ -154,10 +154,11 @@ class Call:
         uid = str(os.geteuid()).encode().hex().encode()
         connection.sendall(b"\0AUTH EXTERNAL " + uid + b"\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
         # Descriptors that arrive before it has read BEGIN would end the connection.
-        said = b""
-        while said.count(b"\n") < 2:
-            said += _more(connection, 4096)
-        if not said.startswith(b"OK ") or b"AGREE_UNIX_FD" not in said:
+        while self._data.count(b"\n") < 2:
+            self._data += _more(connection, 4096)
+        # PID 1 tells us everything from now on, the first of it maybe along with its answer.
+        guid, agreed, self._data = self._data.split(b"\n", 2)
+        if not guid.startswith(b"OK ") or agreed.rstrip() != b"AGREE_UNIX_FD":
             raise OSError(f"{path}: PID 1 does not let us in")
         rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
         sent = connection.sendmsg(

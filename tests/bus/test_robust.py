@@ -7,12 +7,21 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from immud.bus import stream
-from immud.bus.adapter import SIGNATURES_KEPT, BusError, Connection, SignatureTree, variant
+from immud.bus.adapter import (
+    SIGNATURES_KEPT,
+    BusError,
+    Connection,
+    Message,
+    MessageType,
+    SignatureTree,
+    variant,
+)
 from immud.bus.link import Link
 from immud.bus.server import CALLS_PER_USER
 from immud.bus.standard import LIMITS_EXCEEDED
@@ -273,6 +282,33 @@ async def test_garbage_and_the_end_close_the_socket(data: bytes) -> None:
     assert wire.stream.closed
     assert len(wire.errors) == 1
     wire.close()
+
+
+async def test_a_peer_that_talks_at_once(tmp_path: Path) -> None:
+    """PID 1 sends signals to whoever is on its own socket, before anything was asked."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"BEGIN\r\n")
+        signal = Message(
+            path="/at", interface="a.b", member="Once", message_type=MessageType.SIGNAL
+        )
+        signal.serial = 1
+        guid = b"0123456789abcdef0123456789abcdef"
+        accepted = b"DATA\r\nOK " + guid + b"\r\nAGREE_UNIX_FD\r\n"
+        writer.write(accepted + 2 * signal._marshall(False))
+        await reader.read()
+        writer.close()
+
+    path = str(tmp_path / "private")
+    async with await asyncio.start_unix_server(serve, path):
+        peer = await Connection.open(path, direct=True)
+        told: list[str] = []
+        peer.on_signal.append(lambda signal: told.append(signal.member))
+        async with asyncio.timeout(5):
+            while len(told) < 2 and not peer.lost.done():
+                await asyncio.sleep(0)
+        assert told == ["Once", "Once"]
+        peer.close()
 
 
 async def test_a_full_socket_is_written_later() -> None:
