@@ -21,6 +21,8 @@ ROOT = "/org/immud1"
 TOMB = "org.immud1.Tomb"
 WAITS = "tomb-waits"
 TRIES = 3
+# Who interrupts a command waits this long for the answer that names what it has started, seconds.
+ANSWER = 1.0
 # From these a tomb can be opened with a passphrase; in the last, the agents are asking for it.
 _LOCKED = (TombState.PRESENT, TombState.FAILED, TombState.UNLOCKING)
 
@@ -120,7 +122,15 @@ async def follow(client: "Client", name: str, start: Callable[[], Awaitable[str]
 
     signals = await client.subscribe()
     path = await client.tomb(name)
-    job = await start()
+    starting = asyncio.ensure_future(start())
+    try:
+        job = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # It may have begun, and the answer that names it be on its way.
+        with suppress(ImmudError, TimeoutError):
+            async with asyncio.timeout(ANSWER):
+                await client.cancel(await starting)
+        raise
     telling = asyncio.create_task(_tell(signals, name, path, job))
     try:
         await client.wait(job)

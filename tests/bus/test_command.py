@@ -11,7 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from immud.bus.link import Link
+from immud.cli.tomb import follow
+from immud.client import Client
 from immud.model import ManagerState, Problem, Severity, TombState
 from tests.bus.memory import MemoryService
 from tests.bus.private import NOBODY, REPOSITORY, PrivateBus
@@ -137,6 +141,29 @@ async def test_interrupted_it_cancels_what_it_started(
         while home.view.state == TombState.UNLOCKING or service.jobs():
             await asyncio.sleep(0.02)
     assert (process.returncode, out, error) == (-2, b"", b"")
+    assert home.view.state == TombState.PRESENT
+
+
+async def test_interrupted_before_it_knows_what_it_started(
+    bus: PrivateBus, link: Link, service: MemoryService
+) -> None:
+    home = service.now_tombs["home"]
+    home.gate.clear()
+    async with Client(bus.address) as client, asyncio.timeout(30):
+
+        async def start() -> str:
+            job = await client.open_tomb("home")
+            await asyncio.sleep(0.2)  # the answer is on its way
+            return job
+
+        following = asyncio.ensure_future(follow(client, "home", start))
+        while home.view.state != TombState.UNLOCKING:
+            await asyncio.sleep(0.02)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+        while service.jobs():
+            await asyncio.sleep(0.02)
     assert home.view.state == TombState.PRESENT
 
 
