@@ -47,6 +47,12 @@ def plain(given: list[str]) -> None:
 def run(command: list[str], *, limit: str, reason: str) -> NoReturn:
     """Become `command`, or a shell; with a lease where one is needed."""
     seconds = duration(limit) if limit else 0
+    if seconds and not begin.locked():
+        # It is a lease that ends, and one within another would outlive that.
+        raise UsageError(
+            "/ and /usr are writable here already, so there is no lease for --for to end; "
+            f"leave it out, or use: timeout {seconds} COMMAND"
+        )
     if not command:
         command = [_shell()]
     # First of all: what is not in a user's PATH, as all of /usr/sbin, may be in root's.
@@ -80,12 +86,8 @@ def _ask_polkit(options: list[str], command: list[str]) -> NoReturn:
 
 
 def _become(program: str, command: list[str]) -> NoReturn:
-    import _signal  # type: ignore[import-not-found]  # noqa: PLC0415 - signal brings enum
-
-    # Python ignores it, and an ignored signal survives exec.
-    _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     try:
-        os.execv(program, command)
+        begin.become(program, command)
     except OSError as error:
         raise NotFound(f"{program}: {error.strerror}") from None
 
@@ -127,5 +129,5 @@ def duration(text: str) -> int:
             break
     total += int(digits or 0)
     if not 0 < total <= 365 * 86400:
-        raise UsageError(f"--for {text!r} is no time; say for instance 90s, 10m or 1h30m")
+        raise UsageError(f"--for: invalid duration {text!r}; use e.g. 90s, 10m or 1h30m")
     return total

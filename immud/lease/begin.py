@@ -1,10 +1,17 @@
 """Becoming a process with a lease: what `immud unlock` does before it becomes the command."""
 
+from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]  # signal brings enum
 import os
 import time
 
 from immud.early import process
 from immud.lease import journal, record, wire
+
+TYPE_CHECKING = False  # see immud.errors
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 STOP_SECONDS = 5
 """From SIGTERM to SIGKILL for what is left when a lease ends, and for each command after that."""
@@ -74,6 +81,17 @@ def begin(
         raise wire.Failed(f"no lease could be made: {error}") from None
     _announce(lease)
     return lease
+
+
+def become(program: str, command: list[str]) -> NoReturn:
+    """Execute the command. Raises OSError.
+
+    Python ignores two signals, and what is ignored survives exec: a command would not end
+    with who reads its output. What whoever asks ignores, as nohup(1) does, stays so.
+    """
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
+    os.execv(program, command)
 
 
 def locked() -> tuple[str, ...]:

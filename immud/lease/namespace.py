@@ -33,7 +33,7 @@ def loosen(scratch: str, legacy: bool = False) -> None:
     """Make / and /usr writable in this namespace, which is not the host's any more.
 
     A /usr that is an image gets a writable copy of itself and of dpkg's database,
-    in memory at `scratch`, which goes with the namespace. Raises Failed.
+    in memory at `scratch`, which goes with the namespace; without one it stays. Raises Failed.
     """
     trial = is_image()
     for path in locked():
@@ -48,7 +48,7 @@ def loosen(scratch: str, legacy: bool = False) -> None:
                 f"the file system of {path} is read-only itself (is it full of errors? "
                 "see: journalctl -k), so a lease cannot make it writable"
             )
-    if trial:
+    if trial and scratch:
         _overlay(scratch)
 
 
@@ -57,7 +57,7 @@ def _overlay(scratch: str) -> None:
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=700")
     for path in TRIED:
-        place = scratch + path.replace("/", "-")
+        place = f"{scratch}/{path[1:].replace('/', '-')}"
         upper, work = f"{place}.upper", f"{place}.work"
         like = os.stat(path)
         for directory in (upper, work):

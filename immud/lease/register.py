@@ -87,7 +87,7 @@ class Leases:
     def _tidy(self, id: str) -> None:
         if id in self.by_id and id not in self._watchers:
             log.get(lease=id).warning(
-                f"The lease {id} ended without a word; it is taken off the record.",
+                f"Lease {id} ended without cleaning up; removing its record.",
                 message_id=log.MessageId.LEASE_ENDED,
             )
             record.remove(id, self._directory)

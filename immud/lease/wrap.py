@@ -16,4 +16,4 @@ def main() -> None:
     except (wire.Failed, OSError) as error:
         # dpkg would say that /usr is read-only, and its guard what to do about it.
         sys.exit(f"immud: {error}; nothing was changed")
-    os.execv(command[0], command)
+    begin.become(command[0], command)

@@ -73,8 +73,9 @@ def test_split(signature: str, types: list[str]) -> None:
     assert wire.split(signature) == types
 
 
-def answering(tmp_path: Path, answer: bytes) -> str:
-    """A socket at which somebody lets everybody in and answers every call with `answer`."""
+def answering(tmp_path: Path, answer: bytes, at_once: bytes = b"") -> str:
+    """A socket at which somebody lets everybody in, saying `at_once` along with it, and answers
+    every call with `answer`."""
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(tmp_path / "private"))
     server.listen()
@@ -82,7 +83,7 @@ def answering(tmp_path: Path, answer: bytes) -> str:
     def serve() -> None:
         with server, server.accept()[0] as peer:
             peer.recv(4096)
-            peer.sendall(b"OK 0\r\nAGREE_UNIX_FD\r\n")
+            peer.sendall(b"OK 0\r\nAGREE_UNIX_FD\r\n" + at_once)
             peer.recv(65536)
             for at in range(0, len(answer), 7):
                 peer.sendall(answer[at : at + 7])
@@ -123,6 +124,14 @@ def test_answers_of_pid_1(tmp_path: Path, answer: bytes, said: str) -> None:
         return
     with pytest.raises((wire.Refused, OSError), match=said):
         call.started("x.service")
+
+
+@pytest.mark.parametrize("cut", [0, 9, 300])
+def test_pid_1_that_talks_at_once(tmp_path: Path, cut: int) -> None:
+    unasked = reply(4, "a signal") + removed("y.service", "done")
+    answer = unasked[cut:] + reply(2, "/job") + removed("x.service", "done")
+    path = answering(tmp_path, answer, unasked[:cut])
+    wire.Call("StartTransientUnit", SIGNATURE, BODY, path=path).started("x.service")
 
 
 def test_a_record_comes_back_as_it_was_and_shows_no_command(tmp_path: Path) -> None:
@@ -222,6 +231,20 @@ def test_plain_arguments_mean_what_the_parser_says_they_mean(
         assert ran == [taken, taken]
 
 
+def test_a_time_limit_is_not_dropped_where_there_is_no_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(begin, "locked", tuple)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(begin, "become", lambda program, _: ran.append(program))
+    with pytest.raises(UsageError, match="timeout 600 COMMAND"):
+        unlock.run(["true"], limit="10m", reason="")
+    assert ran == []
+    unlock.run(["/bin/true"], limit="", reason="")
+    assert ran == ["/bin/true"]
+
+
 def test_the_service_has_the_time_limit() -> None:
     properties = begin.properties(600, "1f")
     assert ("RuntimeMaxUSec", ("t", 600_000_000)) in properties
@@ -237,6 +260,7 @@ def test_who_is_not_root_asks_polkit(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(os, "execv", execv)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(begin, "locked", lambda: ("/usr",))
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     (tmp_path / "pkexec").write_text("")
     (tmp_path / "pkexec").chmod(0o755)
@@ -256,6 +280,27 @@ def test_who_is_not_root_asks_polkit(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(unlock, "_find", found)
     with pytest.raises(NotAuthorized, match="try: sudo immud unlock --reason 'a b' -- true"):
         unlock.run(["true"], limit="", reason="a b")
+
+
+@pytest.mark.parametrize(
+    "become",
+    [
+        "from immud.cli import unlock; unlock._become('/bin/grep', argv)",
+        "from immud.lease import wrap; wrap.begin.begin = lambda *_, **__: None\n"
+        "sys.argv[1:] = ['lease-for', str(os.getppid()), '/bin/grep', *argv[1:]]; wrap.main()",
+    ],
+)
+def test_the_command_ignores_what_who_asks_does_and_no_more(become: str) -> None:
+    script = f"""
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+argv = ['grep', '^SigIgn', '/proc/self/status']
+{become}
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    ignored = {s for s in signal.Signals if int(said.stdout.split()[1], 16) >> (s - 1) & 1}
+    asked_about = {signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ}
+    assert ignored & asked_about == {signal.SIGHUP}
 
 
 @pytest.mark.parametrize(
