@@ -11,6 +11,7 @@ lean.block()
 
 # ruff: noqa: E402 - what is blocked has to be so before asyncio is imported
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from immud.bus.adapter import Connection
 from immud.bus.link import Link
 from immud.child import in_child
 from immud.config.compile import compile_plan, write_plan
-from immud.config.load import examine
+from immud.config.load import tolerate
 from immud.early import facts, logins, namespaces, notify
 from immud.early.observe import Observed, observe, paths_of
 from immud.early.plan import PATH as PLAN_PATH
@@ -32,7 +33,6 @@ from immud.jobs import Jobs, RunningJob
 from immud.lease.record import Record
 from immud.lease.register import Leases
 from immud.model import (
-    Config,
     Finding,
     LinkFact,
     ManagerState,
@@ -66,7 +66,7 @@ _RANK = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.NOTICE: 2}
 NO_UDEV = Problem(
     Severity.WARNING,
     "no-udev",
-    "There is no udev here, so drives that are plugged in go unnoticed; in a container that is so.",
+    "There is no udev here, so drives that are plugged in go unnoticed (expected in a container).",
 )
 
 
@@ -74,7 +74,7 @@ class Daemon:
     """The service of `immud.service.Service`; everything runs on its one event loop."""
 
     def __init__(self) -> None:
-        self.config, self._config_problems = _configuration()
+        self.config, self._config_problems = tolerate()
         log.sink.level = log.Level[self.config.log_level.upper()]
         self.log = log.get()
         self._facts, self._plan = facts.of_this_boot()
@@ -209,7 +209,7 @@ class Daemon:
             raise ImmudError(errors[0].text)
 
     async def _reload(self, _job: RunningJob) -> None:
-        config, problems = _configuration()
+        config, problems = tolerate()
         self._config_problems = problems
         self.refresh()
         if problems:
@@ -226,12 +226,17 @@ class Daemon:
         """Try again while something keeps / writable: whoever holds it may let go."""
         for seconds in RETRIES:
             await asyncio.sleep(seconds)
-            if not any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
+            if not self._lacks_root_alone():
                 return
             try:
                 await self._reconcile_quietly()
             except ImmudError as error:
                 self.log.debug(f"/ stays writable for now: {error}")
+
+    def _lacks_root_alone(self) -> bool:
+        # With more missing, as where phase 1 failed, nothing is done to a system that runs: /usr
+        # would become read-only under the dpkg that mends immud.
+        return [mount.where for mount in self.mounts() if mount.state != "mounted"] == ["/"]
 
     async def _follow(self) -> None:
         """Look after the mount namespaces that were half-made when phase 1 looked."""
@@ -260,7 +265,7 @@ class Daemon:
             changed=self._notify,
             look=self.refresh,
             policy=lambda: self.config.tripwire,
-            reconcile=lambda: self.reconcile(0, {}),
+            reconcile=lambda: self.reconcile(0, {}).wait(),
         )
 
     def _guard_problems(self) -> tuple[Problem, ...]:
@@ -343,7 +348,7 @@ class Daemon:
         tasks = [asyncio.create_task(self._link.run(), name="bus")]
         tasks.append(asyncio.create_task(self._admit(held), name="logins"))
         tasks.append(asyncio.create_task(self._follow(), name="namespaces"))
-        if any(mount.where == "/" and mount.state == "writable" for mount in self.mounts()):
+        if self._lacks_root_alone():
             tasks.append(asyncio.create_task(self._retry_root(), name="retry /"))
         self.refresh()
         await stop.wait()
@@ -383,22 +388,11 @@ class Daemon:
             asyncio.get_running_loop().call_later(seconds, self._watchdog)
 
 
-def _configuration() -> tuple[Config, tuple[Problem, ...]]:
-    """The configuration as far as it makes sense, and what is wrong with it."""
-    config, errors = examine()
-    return config, tuple(
-        Problem(
-            Severity.ERROR,
-            "config-invalid",
-            f"{error}; until it is mended every boot has the layout of the last 'immud enable'",
-            {"file": error.file, "line": str(error.line), "key": error.key},
-        )
-        for error in errors
-    )
-
-
 def main() -> None:
     """Serve until the service manager says stop."""
+    # What is there by now stays: it is not looked through again, which leaves so little that a
+    # tomb has its garbage collected whenever it is closed.
+    gc.freeze()
     asyncio.run(_main())
 
 

@@ -36,7 +36,7 @@ class MessageId(StrEnum):
     TOMB_PINNED = "5992033af7714b88a38e58439c0e86bd"  # a volume is the tomb from now on
     TAMPERED = "6c5c1e5da8504854908432a81e2441df"  # a mount or link is not as it should be
     MENDED = "b84036c5db194e89a56f4ca7505b1e21"  # and is so again
-    RELOCKED = "7df08dfa4bad4f50a0807fca52a9fb89"  # it is put back, by its policy
+    RELOCKED = "7df08dfa4bad4f50a0807fca52a9fb89"  # it was restored, by its policy
     LEASE_BEGAN = "3ef915830f064989b2a7c9a84af7b063"  # a lease on / and /usr was given
     LEASE_ENDED = "106cb866ab66482e8ac1ee12ec7b02a8"  # and given back
     BUS_CONNECTED = "2e67734c45c141f685b23c9d0f6788ef"  # the daemon is on the bus

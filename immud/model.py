@@ -55,8 +55,6 @@ class MountFact:
     options: str
     read_only: bool
     state: str
-    unit: str = ""
-    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +63,8 @@ class LinkFact:
 
     `state` is `adopted`, `unadopted` (a directory with something in it), `bound`,
     `mounted` (a file system of its own is there), `tmpfs` (/tmp of tmp.mount),
-    `foreign` (a link to somewhere else), `blocked` (fstab mounts something below
-    it) or `missing`.
+    `foreign` (a link to somewhere else), `blocked` (fstab mounts something there
+    or below it, or a unit does) or `missing`.
     """
 
     path: str

@@ -8,6 +8,7 @@ import glob
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -49,11 +50,26 @@ def possible(root: str = "/") -> bool:
     if len(account) < 7 or os.path.basename(account[6]) in USELESS:
         return False
     shadow = _fields(root, "/etc/shadow")
+    if _has_expired(shadow):
+        return False
+    password = shadow[1] if len(shadow) > 1 else "*"
     # shadow(5): a password that begins so is locked; an empty one lets anybody in at the console.
-    if len(shadow) > 1 and not shadow[1].startswith(("!", "*")):
+    if not password.startswith(("!", "*")):
         return True
     keys = _lines(_below(root, f"{account[5]}/.ssh/authorized_keys"))
-    return any(map(gives_a_shell, keys)) and _takes_keys(root, account[5])
+    locked = password.startswith("!")
+    return any(map(gives_a_shell, keys)) and _takes_keys(root, account[5], locked=locked)
+
+
+def _has_expired(shadow: list[str]) -> bool:
+    """Whether nothing opens the account any more, neither its password nor a key (shadow(5)).
+
+    It has a last day, or its password was not changed in time and some days more.
+    """
+    days = {at: int(field) for at, field in enumerate(shadow) if at > 1 and field.isdecimal()}
+    today = int(time.time()) // 86400
+    in_time = sum(days[at] for at in (2, 4, 6)) if days.keys() >= {2, 4, 6} else today
+    return today > in_time or today >= days.get(7, today + 1)
 
 
 def gives_a_shell(line: str) -> bool:
@@ -68,8 +84,12 @@ def gives_a_shell(line: str) -> bool:
     return _USELESS_WITH.isdisjoint(name.partition("=")[0] for name in names)
 
 
-def _takes_keys(root: str, home: str) -> bool:
-    """Whether there is an sshd that lets root in by a key (sshd_config(5))."""
+def _takes_keys(root: str, home: str, *, locked: bool) -> bool:
+    """Whether there is an sshd that lets root in by a key (sshd_config(5)).
+
+    Into an account that is `locked`, its password beginning with `!`, it lets only where PAM
+    has the say.
+    """
     if not os.path.exists(_below(root, SSHD)) or not os.path.exists(_below(root, CONFIG)):
         return False
     settled: dict[str, Values] = {}
@@ -82,6 +102,8 @@ def _takes_keys(root: str, home: str) -> bool:
             elif not conditional:
                 settled.setdefault(keyword, values)
     except ValueError:  # a quotation mark without its other
+        return False
+    if locked and [value.lower() for value in settled.get("usepam", ())] != ["yes"]:
         return False
     return all(_lets_in(keyword, values, home) for keyword, values in settled.items())
 

@@ -179,11 +179,12 @@ async def run(
     allowed: tuple[int, ...] = (0,),
     environment: Mapping[str, str] | None = None,
     heard: Callable[[bytes], None] = lambda _: None,
+    limit: int = OUTPUT_LIMIT,
 ) -> Result:
     """Run a program to its end, in a process group of its own.
 
     `stdin` is for secrets: it is never in a file, on a command line or in a log. `heard` is told
-    of what it writes to its standard output as it does, in pieces.
+    of what it writes to its standard output as it does, in pieces; `limit` bytes of it are kept.
     Raises CommandFailed for a status not in `allowed`, CommandTimeout after
     `timeout` seconds (None where a person is asked), and CancelledError with the whole group ended.
     """
@@ -204,7 +205,7 @@ async def run(
         raise
     for fd in (ends[0], out, err):
         os.close(fd)
-    exited, stdout, stderr = Exit(pid), Reader(reading, heard=heard), Reader(reading_err)
+    exited, stdout, stderr = Exit(pid), Reader(reading, limit, heard), Reader(reading_err)
     try:
         async with asyncio.timeout(timeout):
             code = await exited.wait()

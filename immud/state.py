@@ -51,7 +51,7 @@ def attest(facts: Facts, plan: BootPlan | None, observed: Observed) -> Layout:
         *lasting,
         *(problem_of(p) for p in found.problems),
         *_stopped(stopped, observed),
-        *(_explain(m, facts) for m in mounts if m.state != "mounted" and m not in stopped),
+        *(_explain(m, facts, plan) for m in mounts if m.state != "mounted" and m not in stopped),
         *(_dangling(link) for link in links if link.state == "missing"),
     ]
     return Layout(mounts, links, tuple(problems))
@@ -109,13 +109,13 @@ def _stopped(mounts: list[MountFact], observed: Observed) -> Iterable[Problem]:
         paths = [m.where for m, number in zip(mounts, devices, strict=True) if number == device]
         what = next(mount.what for mount in mounts if mount.where == paths[0])
         text = (
-            f"the file system of {' and '.join(paths)} takes no writes any more ({what}); the "
-            "kernel says why: journalctl -k; save what matters, and have it checked at a boot"
+            f"the file system of {' and '.join(paths)} takes no writes any more ({what}); "
+            "for the reason: journalctl -k; save what matters, and have it checked at a boot"
         )
         yield Problem(Severity.ERROR, "file-system-stopped", text, {"path": paths[0]})
 
 
-def _explain(mount: MountFact, facts: Facts) -> Problem:
+def _explain(mount: MountFact, facts: Facts, plan: BootPlan) -> Problem:
     """What phase 1 said about this path, or else a sentence of our own."""
     for record in facts.problems:
         about = ("path", mount.where) in record[3] and record[1] not in LASTING
@@ -123,16 +123,18 @@ def _explain(mount: MountFact, facts: Facts) -> Problem:
             return problem_of(record)
     text = {
         "missing": f"{mount.where} is not mounted any more",
-        "writable": f"{mount.where} is writable, and is to be read-only",
-        "read-only": f"{mount.where} is read-only, and is to be writable",
+        "writable": f"{mount.where} is writable but should be read-only",
+        "read-only": f"{mount.where} is read-only but should be writable",
         "elsewhere": f"{mount.where} does not show the source that is configured",
     }[mount.state]
     data = {"path": mount.where, "state": mount.state}
-    return Problem(
-        Severity.ERROR, f"mount-{mount.state}", f"{text}; to put it back: {RECONCILE}", data
-    )
+    sources = {"/usr": plan.usr, "/etc": plan.etc, "/var": plan.var}
+    # Programs use what has another source: it is mounted at boot alone.
+    at_boot = sources.get(mount.where, mount.where) != mount.where
+    how = "a reboot restores it" if at_boot else f"to restore it: {RECONCILE}"
+    return Problem(Severity.ERROR, f"mount-{mount.state}", f"{text}; {how}", data)
 
 
 def _dangling(link: LinkFact) -> Problem:
-    text = f"{link.path} is not the link to {link.target} it was; to put it back: {RECONCILE}"
+    text = f"{link.path} is no longer the link to {link.target}; to restore it: {RECONCILE}"
     return Problem(Severity.ERROR, "link-missing", text, {"path": link.path})

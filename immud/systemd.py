@@ -86,10 +86,6 @@ class Systemd:
             ):
                 raise
 
-    async def kill_unit(self, name: str, signal: int, who: str = "all") -> None:
-        """Signal every process of a unit."""
-        await self._call(name, "KillUnit", "ssi", name, who, int(signal))
-
     async def reload(self) -> None:
         """daemon-reload; the answer comes when it is done."""
         await self._call("the manager", "Reload", timeout=JOB_TIMEOUT)
@@ -110,21 +106,26 @@ class Systemd:
 
     async def unit_state(self, name: str) -> str:
         """ActiveState of a unit; `inactive` of one that is not loaded."""
+        return str(await self._of_unit(name, "ActiveState") or "inactive")
+
+    async def settled(self, name: str, waiting: Callable[[], None]) -> None:
+        """Wait until no job of a unit is queued or under way; `waiting` is called if one is."""
+        async with self._removed_jobs() as removed:
+            _, job = await self._of_unit(name, "Job") or (0, "/")
+            if job == "/":
+                return
+            waiting()
+            while (await removed.get())[0] not in (job, ""):
+                pass
+
+    async def _of_unit(self, name: str, key: str) -> Any:
+        """A property of a unit, or None where it is not loaded."""
+        where = "org.freedesktop.DBus.Properties"
         try:
             (path,) = await self._call(name, "GetUnit", "s", name)
-        except UnitFailed:
-            return "inactive"
-        value: str = (
-            await self._call(
-                name,
-                "Get",
-                "ss",
-                UNIT,
-                "ActiveState",
-                path=path,
-                interface="org.freedesktop.DBus.Properties",
-            )
-        )[0]
+            (value,) = await self._call(name, "Get", "ss", UNIT, key, path=path, interface=where)
+        except UnitFailed:  # now, or between the two calls
+            return None
         return value
 
     async def _job(

@@ -27,6 +27,7 @@ from immud.atomic import sync_file_system
 from immud.early import kernel
 from immud.errors import Busy, ImmudError
 from immud.make.copying import ROUNDS, differences, listed, rsync
+from immud.private_mounts import private_mounts
 
 CLONE = "/run/immud/adopting"
 RECORD = "placed"
@@ -60,7 +61,7 @@ def copy(root: int, step: Copy, told: Told) -> None:
                 return
     raise Busy(
         f"These are written to all the time, and differ from their copies:\n{listed(differing)}\n"
-        "Stop what writes there and run the same command again: it goes on from here."
+        "Stop what writes there and run the same command again: it resumes from here."
     )
 
 
@@ -73,7 +74,7 @@ def unchanged(root: int, step: Unchanged) -> None:
     if differing:
         raise Busy(
             f"{step.path} changed while it was copied:\n{listed(differing)}\n"
-            "Run the same command again: it goes on from here."
+            "Run the same command again: it resumes from here."
         )
 
 
@@ -141,29 +142,20 @@ def _record(hidden: str) -> str:
 @contextmanager
 def clone_attached() -> Iterator[None]:
     """In a mount namespace of our own, the root file system alone, writable, at CLONE."""
-    before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        kernel.unshare(kernel.CLONE_NEWNS)
+    with private_mounts():
+        os.makedirs(CLONE, mode=0o700, exist_ok=True)
+        tree = kernel.open_tree("/", kernel.OPEN_TREE_CLONE)
         try:
-            # What is unmounted outside goes here too, and nothing of here is seen outside.
-            kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
-            os.makedirs(CLONE, mode=0o700, exist_ok=True)
-            tree = kernel.open_tree("/", kernel.OPEN_TREE_CLONE)
-            try:
-                kernel.mount_setattr(
-                    "",
-                    clear=kernel.MOUNT_ATTR_RDONLY,
-                    propagation=kernel.MS_PRIVATE,
-                    dir_fd=tree,
-                )
-                kernel.move_mount(tree, CLONE)
-            finally:
-                os.close(tree)
-            yield
+            kernel.mount_setattr(
+                "",
+                clear=kernel.MOUNT_ATTR_RDONLY,
+                propagation=kernel.MS_PRIVATE,
+                dir_fd=tree,
+            )
+            kernel.move_mount(tree, CLONE)
         finally:
-            kernel.setns(before)
-    finally:
-        os.close(before)
+            os.close(tree)
+        yield
 
 
 def seen(root: int, path: str) -> str:

@@ -11,7 +11,7 @@ from typing import assert_never
 
 from immud.adopt import copying, fstab
 from immud.adopt.facts import parent
-from immud.adopt.root import at, flush, relative, sync_directory
+from immud.adopt.root import at, flush, own_etc, relative, sync_directory
 from immud.adopt.steps import (
     Across,
     Attach,
@@ -42,6 +42,7 @@ from immud.adopt.steps import (
 )
 from immud.early import kernel
 from immud.early.execute import set_attributes
+from immud.early.observe import FSTAB
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from immud.run import run
 
@@ -193,7 +194,7 @@ def _perform_across(  # noqa: PLR0912 - one for each
         case Unmount(path=path):
             kernel.umount2(path)
         case SetFstab(path=path, place=place):
-            fstab.rewrite(path, place)
+            fstab.rewrite(root, path, place)
         case ReloadUnits():
             with suppress(OSError, ImmudError):
                 asyncio.run(run("systemctl", "daemon-reload"))
@@ -224,6 +225,8 @@ def sync(root: int, step: Sync) -> None:
     """fsync(2) of each directory."""
     for path in step.paths:
         flush(root, path)
+        if path == parent(FSTAB) and (own := own_etc(root)):
+            sync_directory(own)
 
 
 def detach(root: int, step: Detach) -> None:
@@ -299,6 +302,6 @@ def _incomplete(step: Copy | Unchanged) -> str:
         command = f"{'immud unlock -- ' if lease else ''}rm -r {shlex.quote(hidden)}"
         return (
             f"{step.path} is as it was, and in use. What was copied of it is in {hidden}, for the "
-            f"next run to go on with; if there is to be none:\n    {command}"
+            f"next run to resume. To discard it instead:\n    {command}"
         )
     return ""

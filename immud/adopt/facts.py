@@ -56,11 +56,15 @@ class Mounted:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A mount that fstab or a unit asks for: `origin` is `/etc/fstab:9` or a unit's path."""
+    """A mount that fstab or a unit asks for: `origin` is `/etc/fstab:9` or a unit's path.
+
+    `own` tells what is in the root file system's own /etc where another is shown.
+    """
 
     origin: str
     where: str
     what: str = ""
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,29 @@
-"""A line of fstab(5) gets another mount point, and gets back what it was."""
+"""A line of fstab(5) gets another mount point, and gets back what it was.
+
+Where /etc comes from elsewhere there are two such files: PID 1 mounts what the root file system's
+own asks for, and phase 1 makes links by it, before they see the one that is shown.
+"""
 
 import os
 
-from immud.adopt.declared import FSTAB
-from immud.early.plan import unescape
+from immud.adopt.root import own_etc
+from immud.early.observe import FSTAB, fstab_fields
 from immud.errors import ImmudError
 
 # Before a line that was changed, with what it was: comments and spaces, too, come back.
 WAS = "# Changed by `immud adopt`, put back by `immud release`; it was: "
 
 
+def own(root: int) -> str:
+    """A path of the root file system's own file; "" where it is the one that is shown, or none."""
+    path = f"{etc}/fstab" if (etc := own_etc(root)) else ""
+    return path if path and os.path.exists(path) else ""
+
+
 def moved(text: str, old: str, new: str) -> str:
     """`text` with what was to be mounted at `old` at `new`. Raises ImmudError."""
     lines = text.split("\n")
-    found = [at for at, line in enumerate(lines) if _where(line) == old]
+    found = _lines(text, old)
     if len(found) != 1:
         raise ImmudError(f"{FSTAB} has {len(found)} lines for {old} now, and had one before")
     at = found[0]
@@ -26,11 +36,27 @@ def moved(text: str, old: str, new: str) -> str:
     return "\n".join(lines)
 
 
-def rewrite(old: str, new: str, path: str = FSTAB) -> None:
-    """The same in the file, in one rename(2); to flush the directory is up to the caller."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-        text = moved(file.read(), old, new)
-        status = os.fstat(file.fileno())
+def rewrite(root: int, old: str, new: str) -> None:
+    """The same in each file that has such a line; to flush the directories is up to the caller."""
+    files = {path: _read(path) for path in (FSTAB, own(root)) if path}
+    having = {path: text for path, text in files.items() if _lines(text, old)}
+    # All that can be refused is, before the first of them is another.
+    texts = {path: moved(text, old, new) for path, text in (having or files).items()}
+    for path, text in texts.items():
+        _replace(path, text)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def _replace(path: str, text: str) -> None:
+    """In one rename(2)."""
+    status = os.stat(path)
     aside = f"{path}.immud"
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as written:
@@ -51,11 +77,13 @@ def _split(line: str) -> tuple[str, str, str]:
     return line[:start], where, line[start + len(where) :]
 
 
+def _lines(text: str, where: str) -> list[int]:
+    return [at for at, line in enumerate(text.split("\n")) if _where(line) == where]
+
+
 def _where(line: str) -> str:
-    fields = line.split()
-    if len(fields) < 2 or fields[0].startswith("#"):
-        return ""
-    return unescape(fields[1]).rstrip("/") or "/"
+    fields = fstab_fields(line)
+    return fields[1].rstrip("/") or "/" if len(fields) > 1 else ""
 
 
 def _escaped(path: str) -> str:

@@ -21,7 +21,7 @@ from immud.adopt.facts import beside as beside_of
 from immud.adopt.facts import kept as kept_of
 from immud.adopt.facts import parent as parent_of
 from immud.adopt.facts import set_aside as set_aside_of
-from immud.adopt.root import at, relative
+from immud.adopt.root import at, own_etc, relative
 from immud.early import mountinfo, plan
 from immud.early.mountinfo import MountEntry
 from immud.early.plan import Row
@@ -42,7 +42,7 @@ _FLEETING = ("tmpfs", "ramfs", "overlay", "aufs", "rootfs")
 def observe(root: int, table: tuple[Row, ...]) -> Observed:
     """The facts about every row of `table`; `root` is what `open_root` gives."""
     mounts = mountinfo.read()
-    asked = declared.mounts()
+    asked = declared.mounts(own_etc(root))
     automatic = {partition.where: partition for partition in gpt.partitions()}
     return Observed(
         rows=tuple(

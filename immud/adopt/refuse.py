@@ -1,6 +1,7 @@
 """Why a row cannot be changed: each check raises an error that says what to do instead."""
 
 from immud.adopt.facts import Declared, Entry, Kind, Mounted, Observed, Partition, RowFacts
+from immud.enable.fstab import OWN
 from immud.errors import Busy, ImmudError, OtherFileSystem, TargetExists
 from immud.make.target import human
 from immud.tomb.absence import absent
@@ -72,7 +73,7 @@ def automatic(fact: RowFacts, partition: Partition) -> None:
 
 def by_unit(unit: Declared, old: str, new: str) -> None:
     """Raise: immud changes lines of fstab, and no units."""
-    name, other = unit.origin.rpartition("/")[2], new.strip("/").replace("/", "-") + ".mount"
+    name, other = _names(unit, new)
     raise OtherFileSystem(
         f"{unit.origin} mounts {unit.what or 'something'} at {old}, where it is in the way. A line "
         "of /etc/fstab would be changed by itself; a unit has to be renamed, from outside of "
@@ -82,6 +83,25 @@ def by_unit(unit: Declared, old: str, new: str) -> None:
         f"    rm {unit.origin}; mkdir -p {new}; systemctl enable --now {other}\n"
         "Then run this again."
     )
+
+
+def by_own_unit(unit: Declared, old: str, new: str) -> None:
+    """Raise: the same in the /etc that PID 1 begins with."""
+    name, other = _names(unit, new)
+    raise OtherFileSystem(
+        f"{unit.origin} mounts {unit.what or 'something'} at {old}, where it would be in the way "
+        "at the next boot, before there is the /etc that is shown now. It has to be renamed:\n"
+        "    immud unlock -- sh -ec 'mount --bind / /mnt; cd /mnt/etc/systemd/system; "
+        f'systemctl --root=/mnt disable {name}; sed "s,^Where=.*,Where={new}," {name} >{other}; '
+        f"rm {name}; systemctl --root=/mnt enable {other}; cd /; umount /mnt'\n"
+        "Then run this again."
+    )
+
+
+def _names(unit: Declared, new: str) -> tuple[str, str]:
+    """A unit's name, and that of one which mounts the same at `new`."""
+    file = unit.origin.removesuffix(OWN).rpartition("/")[2]
+    return file, new.strip("/").replace("/", "-") + ".mount"
 
 
 def automounted(fact: RowFacts) -> None:
@@ -211,9 +231,9 @@ def declared_below(fact: RowFacts, one: Declared) -> None:
     """Raise: a mount whose path would cross the link."""
     instead = fact.row.directory + one.where[len(fact.row.path) :]
     raise OtherFileSystem(
-        f"{one.origin} mounts {one.what or 'something'} at {one.where}, and systemd refuses a "
-        f"mount whose path crosses a link. Change it to {instead}, run "
-        f"`systemctl daemon-reload`, and then this again."
+        f"{one.origin} mounts {one.what or 'something'} at {one.where}, which would be "
+        f"behind the link. Change it to {instead}, run `systemctl daemon-reload`, and then this "
+        "again."
     )
 
 

@@ -1,13 +1,12 @@
 """The steps for a path that is a file system of its own: it is mounted at the target instead. Pure.
 
-The order keeps a power cut from leaving a boot that ends in emergency mode, where fstab would mount
-something at a link: on the way there fstab changes before the exchange, and on the way back after
-it. Both are flushed together, so that in between there is next to nothing. It is mounted at both
-places until fstab has changed, by which the next run knows it from a tomb.
+The order keeps a power cut from leaving a fstab that mounts something at a link: on the way there
+it changes before the exchange, and on the way back after it. Both are flushed together, so that in
+between there is next to nothing. It is mounted at both places until fstab has changed, by which the
+next run knows it from a tomb.
 """
 
 from immud.adopt import refuse
-from immud.adopt.declared import FSTAB
 from immud.adopt.facts import Declared, RowFacts, beside, parent
 from immud.adopt.steps import (
     Exchange,
@@ -22,6 +21,7 @@ from immud.adopt.steps import (
     Sync,
     Unmount,
 )
+from immud.early.observe import FSTAB
 
 Steps = list[Step]
 
@@ -39,7 +39,7 @@ def refuse_units(fact: RowFacts, old: str, new: str) -> None:
     """Raise where it is a unit of the administrator's that mounts something at `old`."""
     for one in fact.declared:
         if one.where == old and one.origin.startswith("/etc/systemd/"):
-            refuse.by_unit(one, old, new)
+            (refuse.by_own_unit if one.own else refuse.by_unit)(one, old, new)
 
 
 def adopt(fact: RowFacts) -> Steps:
@@ -114,13 +114,16 @@ def _twice(fact: RowFacts) -> bool:
 def _lines(fact: RowFacts, where: str) -> tuple[Declared, ...]:
     """The line of fstab for a place; none where there are more, or units as well."""
     found = _declared(fact, where)
-    return found if found and found[0].origin.startswith(f"{FSTAB}:") else ()
+    return found if all(one.origin.startswith(f"{FSTAB}:") for one in found) else ()
 
 
 def _declared(fact: RowFacts, where: str) -> tuple[Declared, ...]:
-    """That line, or the unit that a person has renamed, as the only one for a place."""
+    """That line, or the unit that a person has renamed, as the only one for a place.
+
+    With the line of the root file system's own fstab, where another is shown.
+    """
     found = tuple(one for one in fact.declared if one.where == where)
-    return found if len(found) == 1 else ()
+    return found if len(found) == len({one.own for one in found}) else ()
 
 
 def _check(fact: RowFacts, used: str) -> None:
@@ -132,7 +135,9 @@ def _check(fact: RowFacts, used: str) -> None:
     for one in fact.declared:
         if one.where not in (fact.row.path, fact.row.directory):
             refuse.declared_below(fact, one)
-    if len({one.where for one in fact.declared}) > 1 or len(fact.mounts) > 1:
+    # A run that was cut off may have changed one of two files.
+    places = {(one.own, one.where) for one in fact.declared}
+    if len(places) > len({one.own for one in fact.declared}) or len(fact.mounts) > 1:
         refuse.twice(fact)
     # A tomb, most likely: what fstab asks for is at both places, or where fstab says.
     there = _twice(fact) if fact.mounts else _declared(fact, fact.row.directory)

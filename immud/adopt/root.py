@@ -83,6 +83,12 @@ def at(root: int, path: str) -> tuple[str, int | None]:
     return (relative(path), root) if same else (path, None)
 
 
+def own_etc(root: int) -> str:
+    """A path of the root file system's own /etc; "" where that is the one that is shown."""
+    _, fd = at(root, "/etc/.")
+    return "" if fd is not None else f"/proc/self/fd/{root}/etc"
+
+
 def flush(root: int, path: str) -> None:
     """fsync(2) of a directory: of what is mounted at `path`, where that is a mount point."""
     _, fd = at(root, f"{path.rstrip('/')}/.")

@@ -245,7 +245,10 @@ class Unmount:
 
 @dataclass(frozen=True, slots=True)
 class SetFstab:
-    """Replace /etc/fstab, atomically, by one with another mount point and the old line kept."""
+    """Replace /etc/fstab, atomically, by one with another mount point and the old line kept.
+
+    Also the root file system's own, where another /etc is shown.
+    """
 
     path: str
     place: str

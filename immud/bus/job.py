@@ -29,7 +29,7 @@ def interface(job: Job, may_cancel: Callable[[Call, Job], Awaitable[None]]) -> I
             "s",
             lambda: job.view.operation,
             emits=Emits.CONSTANT,
-            doc="open, close, eject, reconcile or reload.",
+            doc="open, close, eject, purge (of a drive that was pulled), reconcile or reload.",
         ),
         Property(
             "Object",

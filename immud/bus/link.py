@@ -126,7 +126,7 @@ class Link:
             (result,) = await connection.call_bus("RequestName", "su", self._name, DO_NOT_QUEUE)
         except BusError as error:
             self._set_problem(
-                f"The bus does not let immud be {self._name}: {error} "
+                f"Could not acquire the bus name {self._name}: {error} "
                 "Check that /usr/share/dbus-1/system.d/org.immud1.conf is installed."
             )
             return True
@@ -135,7 +135,7 @@ class Link:
             self._log.info("On the bus.", message_id=log.MessageId.BUS_CONNECTED)
         else:
             self._set_problem(
-                f"Another process is {self._name} on the bus. "
+                f"Another process owns the bus name {self._name}. "
                 f"Find it with: busctl status {self._name}"
             )
         return False

@@ -50,7 +50,7 @@ def interface(service: Service, published: Published) -> Interface:
     def get_tomb(call: Call, name: str) -> str:
         if name not in service.tombs():
             known = ", ".join(sorted(service.tombs()))
-            make = "none is; to make one: immud tomb create DEVICE"
+            make = "there is none; to make one: immud tomb create DEVICE"
             other = f"configured: {known}" if known else make
             raise NoSuchTomb(f"No tomb {name!r} is configured; {other}.")
         return names.tomb_path(name)
@@ -120,7 +120,7 @@ def interface(service: Service, published: Published) -> Interface:
             wait_for_job,
             takes=("o job", "t timeout_us"),
             gives=("s result",),
-            doc="Wait for a job's end, at most so many microseconds (0: for ever). Returns its "
+            doc="Wait for a job's end, at most so many microseconds (0: indefinitely). Returns its "
             "result; the error of one that failed comes as the error of this call.",
         ),
         Method(
@@ -143,7 +143,13 @@ def interface(service: Service, published: Published) -> Interface:
         Signal("JobNew", "u id", "o job"),
         Signal("JobRemoved", "u id", "o job", "s result", doc="done, failed or cancelled."),
         Property("Version", "s", lambda: immud.__version__, emits=Emits.CONSTANT),
-        Property("State", "s", service.state, doc="starting, running, degraded, stopping or off."),
+        Property(
+            "State",
+            "s",
+            service.state,
+            doc="running, degraded, stopping or off. It is never starting: there is nobody on the "
+            "bus before the layout is in place.",
+        ),
         Property(
             "Problems",
             "a(sssa{sv})",

@@ -17,7 +17,19 @@ def interface(fact: Callable[[], MountFact]) -> Interface:
         Property("FsType", "s", lambda: fact().fstype, doc="The file system type."),
         Property("Options", "s", lambda: fact().options, doc="As in /proc/self/mountinfo."),
         Property("ReadOnly", "b", lambda: fact().read_only, doc="Whether writing gives EROFS."),
-        Property("State", "s", lambda: fact().state, doc="mounted, missing or writable."),
-        Property("Unit", "s", lambda: fact().unit, doc="The systemd unit, where there is one."),
-        Property("LastError", "s", lambda: fact().last_error, doc="What went wrong last."),
+        Property(
+            "State",
+            "s",
+            lambda: fact().state,
+            doc="mounted, missing, writable (and is to be read-only), read-only (and is to be "
+            "writable) or elsewhere (it does not show the configured source).",
+        ),
+        Property("Unit", "s", lambda: "", emits=Emits.CONSTANT, doc="Empty: it is no unit's."),
+        Property(
+            "LastError",
+            "s",
+            lambda: "",
+            emits=Emits.CONSTANT,
+            doc="Empty: what is wrong is one of the manager's Problems.",
+        ),
     )

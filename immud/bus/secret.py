@@ -63,7 +63,7 @@ async def _read(fd: int, flags: int = 0) -> bytes:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     data = bytearray()
-    sock = socket.socket(fileno=fd) if flags else None
+    sock: socket.socket | None = None
 
     def readable() -> None:
         if ended.done():
@@ -79,8 +79,11 @@ async def _read(fd: int, flags: int = 0) -> bytes:
         if not part or len(data) > SECRET_MAX:
             ended.set_result(None)
 
-    loop.add_reader(fd, readable)
     try:
+        if flags:
+            # Raises for what has no name, such as AF_XDP and AF_ALG: getsockname(2) is called.
+            sock = socket.socket(fileno=fd)
+        loop.add_reader(fd, readable)
         async with asyncio.timeout(TIMEOUT):
             await ended
     finally:

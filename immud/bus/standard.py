@@ -14,7 +14,6 @@ INTROSPECTABLE = f"{DBUS}.Introspectable"
 PROPERTIES = f"{DBUS}.Properties"
 OBJECT_MANAGER = f"{DBUS}.ObjectManager"
 
-ACCESS_DENIED = f"{DBUS}.Error.AccessDenied"
 FAILED = f"{DBUS}.Error.Failed"
 INVALID_ARGS = f"{DBUS}.Error.InvalidArgs"
 LIMITS_EXCEEDED = f"{DBUS}.Error.LimitsExceeded"

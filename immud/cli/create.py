@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from immud.cli.enable import require_root
+from immud.cli.enrol import given
 from immud.cli.keys import Keys
 from immud.cli.reload import reload
 from immud.cli.render import visible
@@ -67,12 +68,13 @@ def create(arguments: Namespace) -> int:
 
 def wished(arguments: Namespace) -> Wish:
     """What the arguments ask for. Raises UsageError for what makes no sense."""
-    try:
-        name, mount = rules.tomb_name(arguments.name), rules.path(arguments.mount)
-        key = rules.key(os.path.abspath(arguments.key_file)) if arguments.key_file else "ask"
-        label = rules.word(arguments.label) if arguments.label else ""
-    except rules.Wrong as error:
-        raise UsageError(f"the name, mount, label or key file {error}") from None
+    name = given("--name", rules.tomb_name, arguments.name)
+    mount = given("--mount", rules.path, arguments.mount)
+    key, label = "ask", ""
+    if arguments.key_file:
+        key = given("--key-file", rules.key, os.path.abspath(arguments.key_file))
+    if arguments.label:
+        label = given("--label", rules.word, arguments.label)
     if len(os.fsencode(label)) > LABEL_MAX:
         raise UsageError(f"a label has at most {LABEL_MAX} bytes")
     # Where it is, and not a link such as /home that leads there.
@@ -123,13 +125,13 @@ def _confirm(arguments: Namespace, target: Target, *, resumed: bool) -> None:
     if resumed:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"nobody can be asked here; add --yes-i-mean {node} if that is meant")
+        raise UsageError(f"standard input is not a terminal; use --yes-i-mean {node} to confirm")
     what = f"{visible(target.title)} ({node})"
-    lost = "It is empty." if not target.content else "This will be LOST:"
+    lost = "It is empty." if not target.content else "Everything on it will be erased:"
     print(f"{what} becomes a tomb. {lost}", file=sys.stderr)
     for line in target.content:
         print(f"  {visible(line)}", file=sys.stderr)
-    sys.stderr.write(f"To go on, type the drive's name, {visible(target.title)}: ")
+    sys.stderr.write(f"To continue, type the drive's name, {visible(target.title)}: ")
     sys.stderr.flush()
     typed = sys.stdin.readline()
     if " ".join(typed.split()).casefold() != visible(target.title).casefold():
@@ -222,7 +224,7 @@ def _open(wish: Wish, key: bytes) -> None:
                 await client.wait(job)
         state = await client.get(path, TOMB, "State")
         if state != TombState.OPEN:
-            raise ImmudError(f"it is {state}; see: immud status")
+            raise ImmudError(f"it is {state}. See: immud status")
 
     async def soon(client: "Client") -> None:
         # Whoever is logged in is in the way of their own home: nobody waits for that here.
@@ -233,6 +235,6 @@ def _open(wish: Wish, key: bytes) -> None:
     except TimeoutError:
         print("It is opened as soon as nobody is in the way; see who is: immud status")
     except ImmudError as error:
-        print(f"It is not open yet: {error}", file=sys.stderr)
+        print(f"The tomb was created but could not be opened: {error}", file=sys.stderr)
     else:
         print(f"Tomb {wish.name} is open at {wish.mount}.")

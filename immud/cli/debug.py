@@ -49,6 +49,9 @@ PROGRAMS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 JOURNAL = ("--no-pager", "--no-hostname", "-o", "short-monotonic")
 
+LIMIT = 4 << 20
+"""Bytes of what one program says."""
+
 # fstab(5) and the kernel's command line can hold passwords; nothing of immud's own does. cifs
 # takes "pass" as well.
 _SECRET = re.compile(
@@ -112,7 +115,9 @@ def _content(path: str) -> str:
 async def _said(argv: tuple[str, ...]) -> str:
     """What a program says, whatever status it ends with: a failure is what is looked for."""
     try:
-        result = await run(*argv, timeout=30, allowed=tuple(range(256)))
+        result = await run(*argv, timeout=30, allowed=tuple(range(256)), limit=LIMIT)
     except Exception as error:
         return f"({error})"
-    return result.stdout.decode(errors="backslashreplace") + result.stderr
+    # What is newest in a journal comes last.
+    cut = "\n(cut off)\n" if len(result.stdout) >= LIMIT else ""
+    return result.stdout.decode(errors="backslashreplace") + cut + result.stderr

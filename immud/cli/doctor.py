@@ -38,9 +38,9 @@ def _fix(seen: Seen, advice: tuple[Advice, ...]) -> None:
     for one in advice:
         if one.fix:
             try:
-                print(f"mended: {FIXES[one.fix](seen)}", file=sys.stderr)
+                print(f"fixed: {FIXES[one.fix](seen)}", file=sys.stderr)
             except (ImmudError, OSError) as error:
-                print(f"not mended: {one.what}: {error}", file=sys.stderr)
+                print(f"not fixed: {one.what}: {error}", file=sys.stderr)
 
 
 def lines(advice: tuple[Advice, ...], style: Style) -> Iterator[str]:

@@ -3,23 +3,25 @@
 import os
 import sys
 from argparse import Namespace
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from immud.atomic import sync_file_system
 from immud.cli.render import Style, problem_lines
 from immud.config.compile import compile_plan, remove_plan, write_plan
 from immud.early import attempts, facts
 from immud.early.plan import PATH, PlanError, decode
-from immud.enable import apt
+from immud.enable import apt, etcs
 from immud.enable.check import examine_system
-from immud.enablement import follow
+from immud.enable.links import follow
 from immud.errors import ImmudError, NotAuthorized
 from immud.model import Problem, Severity
 
 UNIT = "immud.service"
+# It stops with the system, and removes facts.LATER.
+LATER = "immud-later.service"
 
 
-def systemctl(verb: str, root: str) -> None:
+def systemctl(verb: str, root: str, unit: str = UNIT) -> None:
     """`systemctl enable` or `disable` of the unit. Raises CommandFailed with what it said.
 
     In another root it works on the files alone, no systemd need run.
@@ -29,7 +31,7 @@ def systemctl(verb: str, root: str) -> None:
     from immud.run import run  # noqa: PLC0415
 
     elsewhere = [] if os.path.realpath(root) == "/" else [f"--root={os.path.abspath(root)}"]
-    asyncio.run(run("systemctl", *elsewhere, "--quiet", "--no-ask-password", verb, UNIT))
+    asyncio.run(run("systemctl", *elsewhere, "--quiet", "--no-ask-password", verb, unit))
 
 
 def require_root(command: str) -> None:
@@ -60,9 +62,10 @@ def enable(arguments: Namespace) -> int:
     try:
         attempts.write(0, os.path.join(root, attempts.PATH[1:]))
         systemctl("enable", root)
-        follow(config.etc, enabled=True, root=root)
-        if notice := apt.enable(arguments.apt, root, config.etc):
-            print(notice, file=sys.stderr)
+        with etcs.others(config.etc, root) as others:
+            follow(others, enabled=True)
+            if notice := apt.enable(arguments.apt, root, others):
+                print(notice, file=sys.stderr)
         lasting(root)
     except (ImmudError, OSError):
         if not was_there:
@@ -76,7 +79,7 @@ def enable(arguments: Namespace) -> int:
             from immud.cli.reload import reload  # noqa: PLC0415 - asyncio, D-Bus and all
 
             if reload():
-                print("Tombs are as they are configured from now on.")
+                print("The tombs follow the configuration now.")
     else:
         print("Enabled. Nothing changes before the next boot, which will:")
         print(_promise(config.root_readonly))
@@ -91,8 +94,7 @@ def _take_back(etc_source: str, root: str) -> None:
     """
     for undo in (
         lambda: systemctl("disable", root),
-        lambda: follow(etc_source, enabled=False, root=root),
-        lambda: apt.disable(root, etc_source),
+        lambda: _take_back_each(etc_source, root),
         lambda: remove_plan(root),
     ):
         with suppress(ImmudError, OSError):
@@ -103,9 +105,8 @@ def _begin_with_a_boot(root: str) -> None:
     """Have a system that runs, and was booted without immud, stay as it is until it reboots."""
     runs = os.path.realpath(root) == "/" and os.path.isdir("/run/systemd/system")
     if runs and not os.path.exists(facts.PATH):
-        os.makedirs(facts.DIRECTORY, mode=0o755, exist_ok=True)
-        with open(facts.LATER, "wb"):
-            pass
+        facts.note(facts.LATER)
+        systemctl("start", root, LATER)
 
 
 def _only_unmarked(problems: tuple[Problem, ...]) -> bool:
@@ -145,9 +146,7 @@ def disable(arguments: Namespace) -> int:
         # The unit first: interrupted here, a plan that nothing reads is left.
         systemctl("disable", root)
         etc_source = dict(elsewhere).get("/etc", "/etc")
-        follow(etc_source, enabled=False, root=root)
-        if notice := apt.disable(root, etc_source):
-            print(notice, file=sys.stderr)
+        _take_back_each(etc_source, root)
         if os.path.realpath(root) == "/":
             with suppress(FileNotFoundError):
                 os.unlink(facts.LATER)
@@ -155,13 +154,30 @@ def disable(arguments: Namespace) -> int:
     finally:
         lasting(root)
     if removed:
-        print("Disabled. The next boot is an ordinary one; until then all stays as it is.")
+        print("Disabled. The next boot is an ordinary one; until then nothing changes.")
         print("Links stay, and are valid without immud; immud release puts directories back.")
         for where, source in elsewhere:
             print(f"It has the root file system's own {where} again, not the one of {source}.")
     else:
         print("Not enabled; nothing to undo.")
     return 0
+
+
+def _take_back_each(etc_source: str, root: str) -> None:
+    """Undo what is in each /etc. Raises OSError; a source that is gone is only said to be.
+
+    A drive that does not come back must not keep anybody from going without immud.
+    """
+    with ExitStack() as stack:
+        try:
+            others = stack.enter_context(etcs.others(etc_source, root))
+        except OSError as error:
+            others = stack.enter_context(etcs.others("/etc", root))
+            text = f"{etc_source} could not be reached ({error.strerror}), so what"
+            print(f"{text} immud wrote to the /etc there stays in it.", file=sys.stderr)
+        follow(others, enabled=False)
+        if notice := apt.disable(root, others):
+            print(notice, file=sys.stderr)
 
 
 def lasting(root: str = "/") -> None:

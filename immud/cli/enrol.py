@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from immud.cli.enable import require_root
@@ -41,22 +42,30 @@ def enrol(arguments: Namespace) -> int:
         places = " and ".join(enrolment.written(wish.name))
         print(f"Tomb {wish.name} is pinned to {device} now. Its table, in {places}, is as it was.")
     if not reload():
-        print("immud is not running, and opens it once it is: see immud status.")
+        print("The daemon is not running; it will open the tomb once started.")
     return 0
 
 
 def wished(arguments: Namespace) -> Wish:
     """What the arguments ask for. Raises UsageError for what makes no sense."""
-    try:
-        name, mount = rules.tomb_name(arguments.name), rules.path(arguments.mount)
-        key = rules.key(os.path.abspath(arguments.key_file)) if arguments.key_file else "ask"
-    except rules.Wrong as error:
-        raise UsageError(f"the name, mount or key file {error}") from None
+    name = given("--name", rules.tomb_name, arguments.name)
+    mount = given("--mount", rules.path, arguments.mount)
+    key = "ask"
+    if arguments.key_file:
+        key = given("--key-file", rules.key, os.path.abspath(arguments.key_file))
     if key != "ask":
         from immud.tomb.luks.unlock import check_key  # noqa: PLC0415 - only here
 
         check_key(key)
     return Wish(name=name, mount=mount, key=key)
+
+
+def given(option: str, rule: Callable[[str], str], value: str) -> str:
+    """The value of an option, which is to be as `rule` says. Raises UsageError."""
+    try:
+        return rule(value)
+    except rules.Wrong as error:
+        raise UsageError(f"{option}: {error}") from None
 
 
 def forget(arguments: Namespace) -> int:
@@ -94,7 +103,7 @@ def list_(arguments: Namespace) -> int:
     for line in table(headers, rows, Style.of(sys.stdout), states=1):
         print(line)
     if states is None:
-        print("immud is not running, so that no drive is looked at; see: immud status")
+        print("The daemon is not running, so drive states are unknown. See: systemctl status immud")
     return 0
 
 

@@ -24,7 +24,7 @@ def passwd(arguments: Namespace) -> int:
     old = _key(arguments, tomb, device, of_file=False)
     new = Keys(arguments.new_key_file, arguments.new_passphrase_fd).chosen(tomb.name)
     asyncio.run(change_key(device.devnode, old, new, derivation(arguments)))
-    print(f"Tomb {tomb.name} has another key in the place of the one that was given.")
+    print(f"The key of tomb {tomb.name} was changed.")
     return 0
 
 
@@ -53,9 +53,9 @@ def header_backup(arguments: Namespace) -> int:
     asyncio.run(back_up(device.devnode, file))
     name = lasting_name(device.devnode)
     print(
-        f"The header of tomb {tomb.name} is in {file}. Whoever has that and a passphrase of today "
-        "can read the tomb, even when the passphrase has been changed since.\n"
-        "To put it back, should the one on the drive be damaged, with the tomb closed:\n"
+        f"The header of tomb {tomb.name} is in {file}. Whoever has that file and a passphrase "
+        "that is valid today can read the tomb, even after the passphrase was changed.\n"
+        "To restore it if the one on the drive is damaged, with the tomb closed:\n"
         f"    cryptsetup luksHeaderRestore {shlex.quote(name) if name else 'DEVICE'} "
         f"--header-backup-file {shlex.quote(file)}"
     )
@@ -63,9 +63,9 @@ def header_backup(arguments: Namespace) -> int:
         from immud.make.observe import title  # noqa: PLC0415 - only here
 
         print(
-            f"DEVICE is what is {device.devnode} now, on the drive that is "
-            f"{visible(title(device.devnode))}. It may have another name by then, and another "
-            "drive this one: check with lsblk first."
+            f"DEVICE is {device.devnode} now, on the drive {visible(title(device.devnode))}. By "
+            "then it may have another name, and another drive may have this one: check with lsblk "
+            "first."
         )
     return 0
 

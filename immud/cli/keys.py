@@ -29,8 +29,8 @@ class Keys(NamedTuple):
             typed = _ask(f"New passphrase for tomb {name}: ")
             if _ask("Once more: ") == typed:
                 return typed
-            print("These were not the same.", file=sys.stderr)
-        raise UsageError("no passphrase was typed the same twice; nothing was done")
+            print("The passphrases do not match.", file=sys.stderr)
+        raise UsageError("the passphrases did not match; nothing was done")
 
     def _given(self) -> bytes | None:
         secret.protect()
@@ -43,7 +43,7 @@ class Keys(NamedTuple):
 
 def _ask(prompt: str) -> bytes:
     if not sys.stdin.isatty():
-        raise UsageError("nobody can be asked here; use --key-file or --passphrase-fd")
+        raise UsageError("standard input is not a terminal; use --key-file or --passphrase-fd")
     from immud.cli.passphrase import ask  # noqa: PLC0415 - only here
 
     return ask(prompt)

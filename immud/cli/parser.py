@@ -1,6 +1,6 @@
 """What the command line accepts: one table, from which the parser is built.
 
-Man pages and completions are made from the same parser.
+Man pages and completions are made from the same table.
 """
 
 import argparse
@@ -35,18 +35,18 @@ COMMANDS = (
     Command(
         "verify",
         "check that nothing protected was tampered with",
-        "Has the daemon look at everything the tripwire watches, also at file systems and mount "
+        "Has the daemon check everything the tripwire watches, including file systems and mount "
         "namespaces that announce nothing, and prints what is not as this boot left it. Exits "
-        "with 1 if there is such a finding, or if not everything could be looked at. With --fix, "
-        "puts mounts and links back first. With --metrics, for node_exporter's textfile "
-        "collector; the file is replaced in one step.",
+        "with 1 if there is such a finding, or if not everything could be checked. With --fix, "
+        "restores mounts and links first. What --metrics writes is for node_exporter's "
+        "textfile collector; the file is replaced in one step.",
         "verify",
         "verify",
         (
             JSON,
             (
                 ("--fix",),
-                {"action": "store_true", "help": "put back what can be put back, and look then"},
+                {"action": "store_true", "help": "restore what can be restored, then check"},
             ),
             (
                 ("--metrics",),
@@ -57,16 +57,16 @@ COMMANDS = (
     Command(
         "doctor",
         "explain everything that is in the way on this machine",
-        "Explains, before and after enabling, what does not go well with an immutable system "
-        "here: each with what breaks, why, and the command that mends it. Exits with 1 where "
-        "something would keep a boot from its end, or from being immutable.",
+        "Explains, before and after enabling, what on this machine does not go well with an "
+        "immutable system: what breaks, why, and the command that fixes it. Exits with 1 if "
+        "something would keep a boot from completing, or from being immutable.",
         "doctor",
         "doctor",
         (
             JSON,
             (
                 ("--fix",),
-                {"action": "store_true", "help": "mend what can be mended without a decision"},
+                {"action": "store_true", "help": "fix what can be fixed without a decision"},
             ),
         ),
     ),
@@ -92,7 +92,8 @@ COMMANDS = (
                 ("--seed",),
                 {
                     "action": "store_true",
-                    "help": "copy /etc or /var to its configured source, where that is empty",
+                    "help": "copy /etc or /var to its configured source, where that is empty; "
+                    "resumes a copy that was interrupted",
                 },
             ),
             (
@@ -101,9 +102,8 @@ COMMANDS = (
                     "metavar": "lease|refuse",
                     "choices": ("lease", "refuse"),
                     "default": "",
-                    "help": "whether apt and dpkg, where they would change packages, run in a "
-                    "lease by themselves or stop before they touch anything; default: as it "
-                    "is, at first lease",
+                    "help": "whether apt and dpkg take a lease by themselves to change packages, "
+                    "or stop before they touch anything; default: unchanged, initially lease",
                 },
             ),
         ),
@@ -122,7 +122,7 @@ COMMANDS = (
         "move directories to /var, behind links",
         "Moves the directories of the layout to /var and puts links in their places, each in one "
         "atomic exchange. Where /var is another file system they are copied instead and compared, "
-        "while nobody may use them; run it again to go on with a copy that was cut off. The "
+        "while nobody may use them; run it again to resume an interrupted copy. The "
         "original is kept, as /home.immud-adopted for /home, until --finish.",
         "adopt",
         "adopt",
@@ -142,9 +142,9 @@ COMMANDS = (
     Command(
         "release",
         "put adopted directories back",
-        "Puts adopted directories back in the places of their links: the reverse of adopt. What "
-        "has to be copied is kept in its old place, as /var/home.immud-released for /var/home, "
-        "until immud adopt --finish.",
+        "Puts adopted directories back in the places of their links: the reverse of adopt. Where "
+        "that takes a copy, the original is kept, as /var/home.immud-released for /var/home, until "
+        "immud adopt --finish.",
         "adopt",
         "release",
         (PATHS, DRY_RUN, JSON),
@@ -167,14 +167,14 @@ COMMANDS = (
     Command(
         "close",
         "unmount and lock a tomb",
-        "Unmounts and locks a tomb. Where processes are in the way, names them and leaves it open.",
+        "Unmounts and locks a tomb. If processes are using it, names them and leaves it open.",
         "tomb",
         "close",
         (
             NAME,
             (
                 ("--force",),
-                {"action": "store_true", "help": "end the processes that are in the way"},
+                {"action": "store_true", "help": "end the processes that are using it"},
             ),
         ),
     ),
@@ -188,7 +188,7 @@ COMMANDS = (
             NAME,
             (
                 ("--force",),
-                {"action": "store_true", "help": "end the processes that are in the way"},
+                {"action": "store_true", "help": "end the processes that are using it"},
             ),
         ),
     ),
@@ -198,13 +198,13 @@ COMMANDS = (
         "run one command that can write to / and /usr",
         "Runs one command for which / and /usr are writable, while everybody else keeps seeing "
         "them read-only. It runs here, with this terminal and environment, as root; when it ends, "
-        "so does all that it has started, and its exit status is the one you get. Without a "
-        "command, a shell. Whoever is not root is asked by polkit, by way of pkexec: of the "
-        "environment the command then has the terminal and the language alone, its PATH is one "
-        "for root, and the exit status is 126 if you dismiss the question and 127 if you are not "
-        "authorised. The journal has who, when, and which files under /usr changed. Where /usr is "
-        "an image, this is a trial: what is written to /usr, and to dpkg's database, is gone "
-        "afterwards.",
+        "so does everything it has started, and its exit status is the one you get. Without a "
+        "command, runs a shell. If you are not root, polkit asks you, through pkexec: of your "
+        "environment the command then keeps only the terminal and the language, its PATH is "
+        "root's, and the exit status is 126 if you dismiss the question and 127 if you are not "
+        "authorised. The journal records who, when, and which files under /usr changed. Where "
+        "/usr is an image, this is a trial: what is written to /usr, and to dpkg's database, is "
+        "gone afterwards.",
         "unlock",
         "unlock",
         (
@@ -214,7 +214,8 @@ COMMANDS = (
                     "metavar": "TIME",
                     "dest": "limit",
                     "default": "",
-                    "help": "end it after this long, such as 90s, 10m or 1h30m; default: no limit",
+                    "help": "end it after this long, such as 90s, 10m or 1h30m; default: no limit. "
+                    "Refused where nothing is read-only, since no lease is made there",
                 },
             ),
             (
@@ -242,16 +243,20 @@ COMMANDS = (
     ),
     Command(
         "debug",
-        "collect what a report of a defect needs",
+        "collect what a bug report needs",
         "Prints versions, configuration, plan, state, mounts and the journal of immud: what a "
-        "report of a defect needs. No key and no passphrase is in it, but names of drives and "
-        "users are: read it before you send it. As root it has more.",
+        "bug report needs. It contains no key and no passphrase, but names of drives and users: "
+        "read it before you send it. Run as root, it contains more.",
         "debug",
         "debug",
         (
             (
                 ("--output",),
-                {"metavar": "FILE", "default": "", "help": "write it to FILE, which is new"},
+                {
+                    "metavar": "FILE",
+                    "default": "",
+                    "help": "write it to FILE, which must not exist",
+                },
             ),
         ),
     ),
@@ -266,7 +271,7 @@ COMMANDS = (
 
 EXIT_CODES = (
     "exit codes: 0 done, 1 the operation failed, 2 wrong usage, "
-    "3 the daemon can't be reached, 4 not authorised"
+    "3 the daemon cannot be reached, 4 not authorised"
 )
 
 

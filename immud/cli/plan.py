@@ -18,7 +18,7 @@ from immud.model import Problem, Severity
 def plan(arguments: Namespace) -> int:
     """Print the steps the next boot will perform; 1 where it will have to report an error."""
     if os.path.realpath(arguments.root) == "/":
-        wanted, _, said = main.load()
+        wanted, _, said, _ = main.load()
         if not os.path.exists(PATH):
             said = [_NOT_ENABLED, *(problem for problem in said if problem[0] == "error")]
         observed = before_boot(observe(wanted), wanted, facts.read())
@@ -81,6 +81,7 @@ def before_boot(observed: Observed, wanted: BootPlan, made: facts.Facts | None) 
         ),
         paths=paths,
         fstab=observed.fstab,
+        units=observed.units,
         tmp_mount=observed.tmp_mount,
     )
 

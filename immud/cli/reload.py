@@ -19,7 +19,7 @@ def reload() -> bool:
     except Unreachable:
         return False
     except ImmudError as error:
-        print(f"immud did not take the new configuration: {error}", file=sys.stderr)
+        print(f"the daemon refused the new configuration: {error}", file=sys.stderr)
         return False
     return True
 

@@ -30,7 +30,7 @@ def status(arguments: Namespace) -> int:
     """Show the state of the whole."""
     if os.path.exists(facts.LATER) and not os.path.exists(facts.PATH):
         raise Unreachable(
-            "immud is enabled, and begins with the next boot; what that will do shows: immud plan"
+            "immud is enabled and takes effect at the next boot. To see what it will do: immud plan"
         )
     try:
         snapshot, boot = talk(_ask)
@@ -38,8 +38,8 @@ def status(arguments: Namespace) -> int:
         if os.path.exists(PATH):
             raise
         raise Unreachable(
-            "immud is not enabled on this system; see what it would do with: immud plan, "
-            "and let it: sudo immud enable"
+            "immud is not enabled on this system. Preview: immud plan. "
+            "Turn it on: sudo immud enable"
         ) from error
     if arguments.json:
         import json  # noqa: PLC0415 - only here
@@ -102,8 +102,6 @@ def _mount(mount: Mapping[str, Any]) -> MountFact:
         options=mount["Options"],
         read_only=mount["ReadOnly"],
         state=mount["State"],
-        unit=mount["Unit"],
-        last_error=mount["LastError"],
     )
 
 

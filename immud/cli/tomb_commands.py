@@ -34,7 +34,7 @@ PASSPHRASE_FD: Argument = (
 )
 KEY_FILE: Argument = (
     ("--key-file",),
-    {"metavar": "FILE", "help": "use the key in FILE, and no passphrase"},
+    {"metavar": "FILE", "help": "use the key in FILE instead of a passphrase"},
 )
 DERIVATION: tuple[Argument, ...] = (
     (
@@ -59,8 +59,12 @@ DERIVATION: tuple[Argument, ...] = (
 CREATE = Command(
     "create",
     "make a drive a tomb: encrypted, with a file system, and enrolled",
-    "Makes a new encrypted volume (LUKS2) with a file system on a drive, and enrols it. Refuses "
-    "drives that are in use, and those that hold anything. Interrupted, it is run again.",
+    "Makes a new encrypted volume (LUKS2) with a file system on a drive, and enrols it. Refuses a "
+    "drive that is in use, holds any part of the running system, or is not empty, and has you type "
+    "its name. Run it again if it was interrupted: a half-made tomb counts as empty, and copying "
+    "is resumed. What is copied is compared with the originals byte by byte, and they stay until "
+    "you remove them. In scripts, --yes-i-mean and --passphrase-fd or --key-file stand for what "
+    "is typed.",
     "create",
     "create",
     (
@@ -98,7 +102,7 @@ CREATE = Command(
         ),
         (
             ("--overwrite",),
-            {"action": "store_true", "help": "give up everything that is on the drive"},
+            {"action": "store_true", "help": "erase everything that is on the drive"},
         ),
         (
             ("--yes-i-mean",),
@@ -114,9 +118,9 @@ CREATE = Command(
 )
 ENROL = Command(
     "enrol",
-    "make an encrypted volume that exists a tomb of this machine",
-    "Takes a LUKS volume that exists, made here or elsewhere, and describes it in the "
-    "configuration, so that it is opened when it is plugged in. Writes nothing to the drive.",
+    "make an existing encrypted volume a tomb of this machine",
+    "Adds an existing LUKS volume, made here or elsewhere, to the configuration of this machine, "
+    "so that it is opened when it is plugged in. Writes nothing to the drive.",
     "enrol",
     "enrol",
     (
@@ -132,7 +136,7 @@ ENROL = Command(
 LIST = Command(
     "list",
     "show the tombs of this machine",
-    "Shows the configured tombs: their state, where they go, and whether they are pinned.",
+    "Shows the configured tombs: their state, where they are mounted, and their drives.",
     "enrol",
     "list_",
     (JSON,),
@@ -149,8 +153,8 @@ FORGET = Command(
 PASSWD = Command(
     "passwd",
     "change a passphrase or key of a tomb",
-    "Puts another passphrase or key in the place of one that the volume has, open or closed. The "
-    "pin, and the volume's other keys, stay as they are.",
+    "Replaces a passphrase or key of the volume, which may be open or closed. The pin, and the "
+    "volume's other keys, stay as they are.",
     "header",
     "passwd",
     (
@@ -159,7 +163,7 @@ PASSWD = Command(
         PASSPHRASE_FD,
         (
             ("--new-key-file",),
-            {"metavar": "FILE", "help": "the new key is the one in FILE, and no passphrase"},
+            {"metavar": "FILE", "help": "the new key is in FILE, instead of a passphrase"},
         ),
         (
             ("--new-passphrase-fd",),
@@ -175,7 +179,7 @@ PASSWD = Command(
 RECOVERY_KEY = Command(
     "recovery-key",
     "add a recovery key, and print it",
-    "Has systemd-cryptenroll(1) add a recovery key to the volume, and prints it, this once.",
+    "Has systemd-cryptenroll(1) add a recovery key to the volume, and prints it once.",
     "header",
     "recovery_key",
     (NAME, KEY_FILE, PASSPHRASE_FD),

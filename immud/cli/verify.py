@@ -60,7 +60,7 @@ async def _ask(client: "Client") -> tuple[str, list[dict[str, Any]]]:
 def lines(integrity: str, findings: Sequence[Finding], style: Style) -> Iterator[str]:
     """What a person reads. Pure."""
     if integrity == "unknown":
-        yield "This boot has no layout, so there is nothing to hold it against."
+        yield "This boot has no layout, so there is nothing to compare it with."
     elif not findings:
         yield style.paint("Everything is as this boot left it.", "green")
     for finding in findings:

@@ -79,7 +79,7 @@ def main() -> None:
     except (ConfigError, OSError) as error:
         from immud.early.main import load  # noqa: PLC0415 - only here
 
-        _, _, problems = load()
+        _, _, problems, _ = load()
         texts = [text for _, _, text, _ in problems]
         sys.exit(f"immud: {(texts or [f'{error}; the old boot plan stays'])[0]}")
 

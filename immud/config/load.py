@@ -17,7 +17,7 @@ from immud.config.toml import BARE, Key, parse
 from immud.early.inputs import DROPINS, files
 from immud.early.plan import KINDS, Row
 from immud.errors import ConfigError
-from immud.model import Config, TombConfig, Tripwire
+from immud.model import Config, Problem, Severity, TombConfig, Tripwire
 
 Rule = Callable[[Any], Any]
 Place = tuple[str, int]
@@ -65,6 +65,20 @@ def load(root: str = "/") -> Config:
     return config
 
 
+def tolerate() -> tuple[Config, tuple[Problem, ...]]:
+    """The configuration as far as it makes sense, for who has to go on with it."""
+    config, errors = examine()
+    return config, tuple(
+        Problem(
+            Severity.ERROR,
+            "config-invalid",
+            f"{error}; until it is fixed every boot has the layout of the last 'immud enable'",
+            {"file": error.file, "line": str(error.line), "key": error.key},
+        )
+        for error in errors
+    )
+
+
 def examine(
     root: str = "/", also: Mapping[str, bytes] = MappingProxyType({})
 ) -> tuple[Config, tuple[ConfigError, ...]]:
@@ -81,12 +95,12 @@ def examine(
                 contents.append((path, also[path] if path in also else _read(shown)))
                 merge.add(shown, *parse(contents[-1][1], shown))
             except OSError as error:
-                text = f"can't be read: {error.strerror}; make it a readable file or remove it"
+                text = f"cannot be read: {error.strerror}; make it a readable file or remove it"
                 merge.errors.append(ConfigError(text, file=shown))
             except ConfigError as error:
                 merge.errors.append(error)
     except OSError as error:
-        text = f"can't be listed: {error.strerror}; make it a readable directory"
+        text = f"cannot be listed: {error.strerror}; make it a readable directory"
         merge.errors.append(ConfigError(text, file=os.path.join(root, DROPINS[1:])))
     config = merge.config(tuple(contents))
     order = [os.path.join(root, path[1:]) for path, _ in contents]

@@ -104,7 +104,7 @@ def units(value: Any) -> tuple[str, ...]:
         if not _UNIT.fullmatch(text):
             raise Wrong(f'has "{text}" in it; it has to be {wanted}')
         if text in ("immud.service", "dbus.service", "systemd-journald.service"):
-            raise Wrong(f'has "{text}" in it, without which nobody could say what is wrong')
+            raise Wrong(f'has "{text}" in it, which must always start')
     return tuple(value)
 
 
@@ -162,7 +162,7 @@ def row_path(value: str) -> str:
     """A path that may be a row of the layout."""
     path(value, 'an absolute path such as "/home"')
     if value in ("/", "/usr") or any(within(value, other) for other in PROTECTED):
-        raise Wrong("is part of the system and can't be a link or a bind; drop this row")
+        raise Wrong("is part of the system and cannot be a link or a bind; drop this row")
     return value
 
 
@@ -365,5 +365,5 @@ def users(value: Any) -> str | tuple[tuple[int, str], ...]:
         else:
             raise Wrong(f"has {user!r} for {number}; it has to be {wanted}")
     if len({user for _, user in found}) < len(found):
-        raise Wrong("makes one user of two; name each user once")
+        raise Wrong("maps two owners to one user; name each user once")
     return tuple(found)

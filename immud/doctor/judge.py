@@ -30,15 +30,14 @@ def judge(seen: Seen) -> tuple[Advice, ...]:
 
 
 def _checked(seen: Seen) -> Iterator[Advice]:
-    """What `immud enable` looks at as well; its sentences say all three in one."""
+    """What `immud enable` looks at as well."""
     own = {fact.row.path for fact in seen.adoption.rows if _own_mount(fact)}
     for problem in seen.problems:
         if problem.code == "fstab" and problem.data.get("path") in own:
             continue  # said of the mount itself
-        what, _, why = problem.text.partition("; ")
-        bytecode = problem.code == "no-bytecode"
-        mend = ("immud unlock -- py3compile -p immud",) if bytecode else ()
-        fix = "bytecode" if bytecode else ""
+        what, why = problem.data["what"], problem.data["why"]
+        mend = tuple(problem.data["mend"].splitlines())
+        fix = "bytecode" if problem.code == "no-bytecode" else ""
         yield Advice(problem.severity, problem.code, what, why, mend, fix)
 
 

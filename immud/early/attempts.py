@@ -8,6 +8,7 @@ when the target that was booted is reached, and takes this boot back at a shutdo
 A boot without the layout makes the next one try again, whatever becomes of it: a machine that
 never comes to its end, with or without the layout, is protected every other time. One into rescue
 or emergency mode, asked for on the kernel command line, is not counted: nobody waits for its end.
+It may be the one without the layout all the same.
 """
 
 import os
@@ -40,11 +41,12 @@ def begin(command_line: frozenset[str]) -> int:
     except (FileNotFoundError, ValueError):
         pass  # a new boot, or one that was cut off on the next lines
     failed = read()
-    if command_line & _RESCUE:
+    if not command_line & _RESCUE:
+        os.makedirs(os.path.dirname(COUNTED), 0o755, exist_ok=True)
+        with open(COUNTED, "w", encoding="utf-8") as file:
+            file.write(str(failed))
+    elif failed < LIMIT:
         return failed
-    os.makedirs(os.path.dirname(COUNTED), 0o755, exist_ok=True)
-    with open(COUNTED, "w", encoding="utf-8") as file:
-        file.write(str(failed))
     try:
         write(failed + 1 if failed < LIMIT else LIMIT - 1)
     except OSError:

@@ -96,7 +96,7 @@ def _build(step: Step, trees: Trees) -> str:
 def _unmarked(fd: int) -> str:
     """Why the tree `fd` is not one that is meant and whole, or the empty string. Raises OSError."""
     if _is_there(UNFINISHED, fd):
-        return "the copy in it was cut off; 'immud enable --seed' goes on with it"
+        return "the copy in it was cut off; 'immud enable --seed' resumes it"
     try:
         os.close(os.open(MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd))
     except FileNotFoundError:

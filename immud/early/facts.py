@@ -26,6 +26,7 @@ MOVED = DIRECTORY + "/moved"
 # looked at, and are over when that is as it should be.
 LASTING = (
     "plan-missing",
+    "plan-outdated",
     "plan-unreadable",
     "enabled-later",
     "source-missing",
@@ -45,13 +46,14 @@ class Facts:
     `layout` is `done`, `partial` (some step failed), `skipped` (the boots before failed)
     or `off` (as it was asked for, or enabled since the boot); `plan` says where
     the plan came from: `compiled`, `fresh` (the configuration had changed),
-    `last-good` (and is wrong), `usr-only` (there was none) or `none`. `mounts`
+    `last-good` (and is wrong, or not prepared for), `usr-only` (there was none) or `none`. `mounts`
     are (path, mount id, `ro`|`rw`, source); `times` CLOCK_MONOTONIC microseconds.
     `trees` say what each of the mounts showed at the end of phase 1, whatever is
     mounted later: (path, `major:minor`, directory of it, `ro`|`rw` of the file system).
+    `due` is the plan that the next boot is to find, where it would find another; it is not written.
     """
 
-    __slots__ = ("layout", "links", "mounts", "plan", "problems", "times", "trees")
+    __slots__ = ("due", "layout", "links", "mounts", "plan", "problems", "times", "trees")
 
     def __init__(
         self,
@@ -63,6 +65,7 @@ class Facts:
         problems: tuple[Problem, ...] = (),
         times: tuple[tuple[str, int], ...] = (),
         trees: tuple[tuple[str, str, str, str], ...] = (),
+        due: BootPlan | None = None,
     ) -> None:
         self.layout = layout
         self.plan = plan
@@ -71,6 +74,7 @@ class Facts:
         self.problems = problems
         self.times = times
         self.trees = trees
+        self.due = due
 
 
 def write(facts: Facts, path: str = PATH) -> None:

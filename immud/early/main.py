@@ -1,9 +1,9 @@
 """Phase 1: from unit start to READY=1, then phase 2 in the same process.
 
 Run by `/usr/lib/immud/daemon`, also as `daemon serve` (phase 2), `daemon probe`
-(inside another /usr, before it is trusted), `daemon reconcile` (the missing
-steps again, asked for over D-Bus), `daemon compile` (the package's postinst) and
-`daemon lease-...` (see immud.lease).
+(inside another /usr, before it is trusted), `daemon pid1` (what PID 1 is told then, see
+immud.early.pid1), `daemon reconcile` (the missing steps again, asked for over D-Bus),
+`daemon compile` (the package's postinst) and `daemon lease-...` (see immud.lease).
 
 Whatever happens here, READY=1 is sent and the machine goes on booting.
 """
@@ -15,8 +15,9 @@ from immud.early import attempts, execute, facts, inputs, logins, mountinfo, not
 from immud.early.observe import observe
 from immud.early.process import command, is_legacy, now
 
-# The plan, where it came from, and what is to be said about that.
-Chosen = tuple[plan.BootPlan, str, list[steps.Problem]]
+# The plan, where it came from, what is to be said about that, and the plan that the next boot
+# is to find where it finds another one now.
+Chosen = tuple[plan.BootPlan, str, list[steps.Problem], plan.BootPlan | None]
 
 
 def main() -> None:
@@ -49,10 +50,12 @@ def main() -> None:
 
         sys.exit(sources.check_usr() or 0)
     else:
-        from contextlib import nullcontext  # noqa: PLC0415 - phase 2
+        import gc  # noqa: PLC0415 - phase 2
+        from contextlib import nullcontext  # noqa: PLC0415
 
         from immud.courtesy import background  # noqa: PLC0415
 
+        gc.enable()  # for a process that stays; see the launcher
         # Where people wait for their homes, this is not the least of what the boot has to do.
         with background() if not logins.are_held() else nullcontext():
             from immud.daemon import main as serve  # noqa: PLC0415
@@ -61,7 +64,7 @@ def main() -> None:
 
 def boot() -> None:
     """Lay the system out once a boot, say READY=1 and become phase 2."""
-    made = facts.read()
+    made, due = facts.read(), None
     if made is None:
         started = now()
         try:
@@ -77,7 +80,10 @@ def boot() -> None:
         except OSError as error:
             announce((("error", "facts-unwritable", f"/run/immud: {error}", ()),))
         announce(made.problems)
+        due = made.due
     notify.ready(f"Layout {made.layout}; taking over")
+    if due:
+        _replace(due)
     os.execv(command()[0], command("serve"))
 
 
@@ -102,7 +108,7 @@ def attempt(words: frozenset[str]) -> facts.Facts:
         )
         only_usr = plan.BootPlan(root=False)
         _leave_sources()
-        return lay_out((only_usr, "usr-only", [("error", "attempts-unwritable", text, ())]))
+        return lay_out((only_usr, "usr-only", [("error", "attempts-unwritable", text, ())], None))
     if failed < attempts.LIMIT:
         return lay_out()
     text = (
@@ -130,23 +136,43 @@ def reconcile() -> facts.Facts:
         if step.op != "swap"
         and not (step.target in ("/usr", "/etc", "/var") and step.source != step.target)
     )
-    failed = execute.perform(todo, execute.Trees(legacy=is_legacy()))
+    trees = execute.Trees(legacy=is_legacy())
+    # Their directories were made read-only, and stay so for everybody else.
+    links = tuple(s for s in todo if s.op in ("link", "relink") and _is_in_read_only(s.target))
+    failed = execute.perform(tuple(step for step in todo if step not in links), trees)
+    if links:
+        from contextlib import suppress  # noqa: PLC0415 - only where one is gone
+
+        from immud.lease import namespace, wire  # noqa: PLC0415 - as above
+        from immud.private_mounts import private_mounts  # noqa: PLC0415 - as above
+
+        with private_mounts():
+            # Where it cannot be had, each step says itself that it met something read-only.
+            with suppress(OSError, wire.Failed):
+                namespace.loosen("", trees.legacy)
+            failed += execute.perform(links, trees)
     kept = [problem for problem in made.problems if problem[1] in facts.LASTING]
     problems = (*kept, *failed, *found.problems)
+    # What a link of ours was made into is left alone, and is not what this boot left either.
+    was = {link[0]: link for link in made.links if link[2:] == ("adopted", "link")}
     return facts.Facts(
         layout="partial" if any(p[0] == "error" for p in problems) else "done",
         plan=made.plan,
-        mounts=ours(wanted, found.links),
-        links=found.links,
+        mounts=ours(wanted, found.links, mountinfo.read()),
+        links=tuple(was.get(x[0], x) if x[2] == "foreign" else x for x in found.links),
         problems=problems,
         times=made.times,
         trees=made.trees,
     )
 
 
+def _is_in_read_only(path: str) -> bool:
+    return bool(os.statvfs(os.path.dirname(path)).f_flag & os.ST_RDONLY)
+
+
 def lay_out(chosen: Chosen | None = None) -> facts.Facts:
     """Perform what is missing of the plan."""
-    wanted, origin, problems = chosen or load()
+    wanted, origin, problems, due = chosen or load()
     problems += _keep(wanted)  # before PID 1 may be told to run the generator again
     problems += _hold_logins(wanted)
     trees = execute.Trees(legacy=is_legacy())
@@ -170,14 +196,33 @@ def lay_out(chosen: Chosen | None = None) -> facts.Facts:
         failed += then()
     problems += [*refused, *failed, *found.problems]
     problems += _follow_links(wanted, found.links)
+    entries = mountinfo.read()
     return facts.Facts(
         layout="partial" if any(p[0] == "error" for p in problems) else "done",
         plan=origin,
-        mounts=ours(wanted, found.links),
+        mounts=ours(wanted, found.links, entries),
         links=found.links,
         problems=tuple(problems),
-        trees=trees_of(wanted, found.links),
+        trees=trees_of(wanted, found.links, entries),
+        due=due,
     )
+
+
+def _replace(due: plan.BootPlan) -> None:
+    """Have the next boot find `due`, from its generator on.
+
+    Last, when nobody waits any more: what is cut off before is for the next boot to do.
+    """
+    from immud.config.compile import write_plan  # noqa: PLC0415 - which has compiled it
+
+    try:
+        write_plan(due)
+    except OSError as error:
+        text = (
+            f"{plan.PATH} could not be replaced ({error}), so the next boot is laid out as this "
+            "one; run 'immud enable' when it can be"
+        )
+        announce((("warning", "plan-unwritable", text, ()),))
 
 
 def _vouch(wanted: plan.BootPlan, origin: str, missed: set[str]) -> list[steps.Problem]:
@@ -199,7 +244,7 @@ def _vouch(wanted: plan.BootPlan, origin: str, missed: set[str]) -> list[steps.P
 
 def _leave_sources() -> None:
     """Hold nothing back in a boot with the disk's own /etc and /var, where these are meant."""
-    wanted, origin, _ = load()
+    wanted, origin, _, _ = load()
     _vouch(wanted, origin, {"/etc", "/var"})
 
 
@@ -238,6 +283,14 @@ def _follow_links(wanted: plan.BootPlan, links: tuple[steps.Link, ...]) -> list[
     return []
 
 
+# What the generator has told systemd by the compiled plan: to wait for a device or a mount, and
+# to hold units back. Another source would be missed, and what is not held write to the wrong /var.
+_PREPARED = (
+    *(("usr.source", "usr"), ("etc.source", "etc"), ("var.source", "var")),
+    ("boot.hold_back", "hold"),
+)
+
+
 def load() -> Chosen:
     """The plan to use."""
     try:
@@ -247,7 +300,7 @@ def load() -> Chosen:
         compiled = None
         broken = f"{plan.PATH}: {error}"
     if compiled and compiled.configs == inputs.contents():
-        return compiled, "compiled", []
+        return compiled, "compiled", [], None
     try:
         from immud.config.compile import compile_now  # noqa: PLC0415 - the configuration has changed
 
@@ -256,22 +309,30 @@ def load() -> Chosen:
         said: tuple[tuple[str, str], ...] = (("error", str(error)),)
         if compiled:
             text = f"{error}; the layout is the one of the last 'immud enable'"
-            return compiled, "last-good", [("error", "config-invalid", text, said)]
+            return compiled, "last-good", [("error", "config-invalid", text, said)], None
         text = f"{error}; there is no usable plan either ({broken}), so only /usr is protected"
         return (
-            plan.BootPlan(root=False), "usr-only", [("error", "config-invalid", text, said)]
+            plan.BootPlan(root=False), "usr-only", [("error", "config-invalid", text, said)], None
         )  # fmt: skip
-    if compiled:
-        return fresh, "fresh", []
-    text = f"{broken}; compiled from the configuration instead, run 'immud enable' to mend it"
-    return fresh, "fresh", [("warning", "plan-missing", text, ())]
+    if not compiled:
+        text = f"{broken}; compiled from the configuration instead"
+        return fresh, "fresh", [("warning", "plan-missing", text, ())], fresh
+    changed = [key for key, name in _PREPARED if getattr(fresh, name) != getattr(compiled, name)]
+    if not changed:
+        return fresh, "fresh", [], fresh
+    text = (
+        f"{' and '.join(changed)} changed without 'immud enable', which prepares systemd for that; "
+        "the layout is the one of before until you run it"
+    )
+    return compiled, "last-good", [("error", "plan-outdated", text, ())], None
 
 
 def ours(
-    wanted: plan.BootPlan, links: tuple[steps.Link, ...]
+    wanted: plan.BootPlan,
+    links: tuple[steps.Link, ...],
+    entries: tuple[mountinfo.MountEntry, ...],
 ) -> tuple[tuple[str, int, str, str], ...]:
     """The mounts immud answers for, as the kernel shows them now."""
-    entries = mountinfo.read()
     found = []
     for path, how, source in steps.expected(wanted, links):
         if entry := mountinfo.top(entries, path):
@@ -280,10 +341,11 @@ def ours(
 
 
 def trees_of(
-    wanted: plan.BootPlan, links: tuple[steps.Link, ...]
+    wanted: plan.BootPlan,
+    links: tuple[steps.Link, ...],
+    entries: tuple[mountinfo.MountEntry, ...],
 ) -> tuple[tuple[str, str, str, str], ...]:
     """What these mounts show now that nobody else has run: the tripwire's yardstick."""
-    entries = mountinfo.read()
     found = []
     for path, _, _ in steps.expected(wanted, links):
         if entry := mountinfo.top(entries, path):

@@ -121,13 +121,22 @@ def top(entries: tuple[MountEntry, ...], path: str) -> MountEntry | None:
 
     What another mount hides, at `path` or above it, is not visible.
     """
-    way = ["/"] + [path[:at] for at, c in enumerate(path) if c == "/" and at] + [path]
-    stops = set(way)
+    passed = way(entries, path)
+    return passed[-1] if passed and passed[-1].target == path else None
+
+
+def way(entries: tuple[MountEntry, ...], path: str) -> list[MountEntry]:
+    """The mounts that a walk to `path` leads through, from / on."""
+    names = [path[:at] for at, c in enumerate(path) if c == "/" and at]
+    stops = dict.fromkeys(["/", *names, path])
     near = [entry for entry in entries if entry.target in stops]
     ids = {entry.id for entry in near}
     here = next((e for e in near if e.target == "/" and e.parent not in ids - {e.id}), None)
     at = {(entry.parent, entry.target): entry for entry in near if entry is not here}
-    for stop in way:
+    passed: dict[str, MountEntry] = {}
+    for stop in stops:
         while here and (above := at.pop((here.id, stop), None)):
             here = above
-    return here if here and here.target == path else None
+        if here and here.target == stop:
+            passed[stop] = here
+    return list(passed.values())

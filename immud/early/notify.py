@@ -46,14 +46,6 @@ def more_time(seconds: float) -> bool:
     return notify(EXTEND_TIMEOUT_USEC=int(seconds * 1_000_000))
 
 
-def reloading(now_us: int) -> bool:
-    """A reload begins; `ready` ends it. `now_us` is CLOCK_MONOTONIC in microseconds.
-
-    Type=notify-reload of systemd 253 and later wants the time, older ones ignore it.
-    """
-    return notify(RELOADING=1, MONOTONIC_USEC=now_us)
-
-
 def watchdog() -> bool:
     return notify(WATCHDOG=1)
 

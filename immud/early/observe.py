@@ -4,28 +4,32 @@ Everything the planner needs and nothing else, as plain values, so that
 `steps.resolve` stays pure and `immud plan` sees exactly what boot will see.
 """
 
-import errno
 import os
+import stat
 
 from immud.early import mountinfo
-from immud.early.plan import BootPlan, unescape
+from immud.early.plan import BootPlan
 
 FSTAB = "/etc/fstab"
 
-# Where systemd looks for a unit that local-fs.target wants, most important first.
-_UNIT_DIRS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system")
+# Where somebody may have put a unit (systemd.unit(5)), most important first.
+_UNIT_DIRS = (
+    *("/etc/systemd/system", "/run/systemd/system"),
+    *("/usr/local/lib/systemd/system", "/usr/lib/systemd/system"),
+)
 
 
 class Observed:
     """The machine as it is.
 
-    `paths` maps a path to what is there: `absent`, `link`, `empty` (a directory
-    without entries), `directory`, `other` or `unknown`, with the link's content. `placed`
-    holds those of /usr, /etc and /var that show their configured source already, `stopped` the
-    numbers of file systems that take no writes, whatever their mounts say (see immud.watch.system).
+    `paths` maps a path to what is there: `absent`, `link`, `empty` (a directory without entries,
+    where that matters), `directory`, `other` or `unknown`, with the link's content. `placed` holds
+    those of /usr, /etc and /var that show their configured source already, `stopped` the numbers of
+    file systems that take no writes, whatever their mounts say (see immud.watch.system), `units`
+    the rows' paths at which a unit of somebody's own mounts something.
     """
 
-    __slots__ = ("fstab", "mounts", "paths", "placed", "stopped", "tmp_mount")
+    __slots__ = ("fstab", "mounts", "paths", "placed", "stopped", "tmp_mount", "units")
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Observed:
         mounts: tuple[mountinfo.MountEntry, ...] = (),
         paths: dict[str, tuple[str, str]] | None = None,
         fstab: tuple[str, ...] = (),
+        units: tuple[str, ...] = (),
         placed: frozenset[str] = frozenset(),
         tmp_mount: bool = False,
         stopped: frozenset[str] = frozenset(),
@@ -40,6 +45,7 @@ class Observed:
         self.mounts = mounts
         self.paths = paths or {}
         self.fstab = fstab
+        self.units = units
         self.placed = placed
         self.tmp_mount = tmp_mount
         self.stopped = stopped
@@ -54,14 +60,28 @@ def observe(
     """
     mounts = mountinfo.read() if mounts is None else mounts
     shut = () if root else tuple(f"{path}/" for path in _other_file_systems(plan, mounts))
-    wanted = {path for row in plan.rows for path in (row.path, *row.directories)}
+    # What is behind a link need not be looked into, but for what is made anew at every boot.
+    wanted = {path: look_at for row in plan.rows for path in row.directories}
+    for row in plan.rows:
+        wanted[row.path] = look
+        if row.directory.startswith("/sysroot/"):
+            wanted[row.directory] = look
+    paths = {
+        path: ("directory", "") if f"{path}/".startswith(shut) else how(root + path)
+        for path, how in wanted.items()
+    }
     return Observed(
         mounts=mounts,
-        paths={
-            path: ("directory", "") if f"{path}/".startswith(shut) else look(root + path)
-            for path in wanted
-        },
+        paths=paths,
         fstab=fstab_targets(root + FSTAB),
+        # (Nothing is mounted at a link; /tmp is a matter of its own.)
+        units=tuple(
+            row.path
+            for row in plan.rows
+            if paths[row.path][0] != "link"
+            and not row.directory.startswith("/sysroot/")
+            and _has_unit(row.path, root)
+        ),
         placed=frozenset(
             where
             for where, source in (("/usr", plan.usr), ("/etc", plan.etc), ("/var", plan.var))
@@ -94,18 +114,30 @@ def _other_file_systems(
     )
 
 
-def look(path: str) -> tuple[str, str]:
+def look_at(path: str) -> tuple[str, str]:
     """What is at `path`, and a link's content; `unknown` where the file system does not say.
+
+    A directory is not opened, for that costs a read of the disk, and may be empty.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return "directory", ""
+        return ("link", os.readlink(path)) if stat.S_ISLNK(mode) else ("other", "")
+    except FileNotFoundError:
+        return "absent", ""
+    except OSError:
+        return "unknown", ""
+
+
+def look(path: str) -> tuple[str, str]:
+    """The same, and a directory without entries is `empty`.
 
     Nothing is mounted by looking, not even where an automount point came this very moment.
     """
-    try:
-        return "link", os.readlink(path)
-    except FileNotFoundError:
-        return "absent", ""
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # EINVAL: it is there, and not a link
-            return "unknown", ""
+    kind, content = look_at(path)
+    if kind != "directory":
+        return kind, content
     try:
         # With O_PATH, and then by way of "."; anything else has an automount point mounted.
         at = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -119,7 +151,7 @@ def look(path: str) -> tuple[str, str]:
         finally:
             os.close(fd)
     except NotADirectoryError:
-        return "other", ""
+        return "other", ""  # since that look
     except OSError as error:
         # What is private is hardly empty; root sees what is in it.
         return ("directory" if isinstance(error, PermissionError) else "unknown"), ""
@@ -132,12 +164,34 @@ def fstab_targets(path: str = FSTAB) -> tuple[str, ...]:
             lines = file.read().split("\n")
     except OSError:
         return ()
-    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     return tuple(
-        unescape(field[1]).rstrip("/") or "/"
-        for field in fields
-        if len(field) > 1 and field[1].startswith("/")
+        fields[1].rstrip("/") or "/"
+        for fields in map(fstab_fields, lines)
+        if len(fields) > 1 and fields[1].startswith("/")
     )
+
+
+def fstab_fields(line: str) -> list[str]:
+    """The fields of a line of fstab(5), without its octal escapes; none of a comment.
+
+    As libmount reads them: each escape is one byte, and what is no escape stays as it is.
+    """
+    fields = line.split()
+    if not fields or fields[0].startswith("#"):
+        return []
+    return [_plain(field) for field in fields] if "\\" in line else fields
+
+
+def _plain(field: str) -> str:
+    head, *rest = os.fsencode(field).split(b"\\")
+    for piece in rest:
+        octal = piece[:3]
+        # (\400 and above would be more than a byte.)
+        if len(octal) == 3 and octal[:1] in b"0123" and not octal.strip(b"01234567"):
+            head += bytes((int(octal, 8),)) + piece[3:]
+        else:
+            head += b"\\" + piece
+    return os.fsdecode(head)
 
 
 def _shows(where: str, source: str) -> bool:
@@ -151,6 +205,29 @@ def _shows(where: str, source: str) -> bool:
     from immud.early import sources  # noqa: PLC0415 - only where a source is elsewhere
 
     return sources.is_mounted(where, source)
+
+
+def unit_name(path: str) -> str:
+    """The name of a path's unit without its suffix, as systemd-escape(1) with --path."""
+    parts = [part for part in path.split("/") if part]
+    text = "\0".join(parts)
+    name = "".join(
+        "-" if byte == 0
+        else chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in ":_.")
+        else f"\\x{byte:02x}"
+        for byte in os.fsencode(text)
+    )  # fmt: skip
+    return (f"\\x2e{name[1:]}" if name.startswith(".") else name) or "-"
+
+
+def _has_unit(path: str, root: str) -> bool:
+    """Whether somebody has made a mount unit for `path`, and nobody has masked it."""
+    name = unit_name(path)
+    for base in _UNIT_DIRS:
+        found = look(f"{root}{base}/{name}.mount")
+        if found[0] not in ("absent", "unknown"):
+            return found != ("link", "/dev/null")
+    return False
 
 
 def _wants_tmp_mount(root: str) -> bool:

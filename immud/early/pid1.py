@@ -11,7 +11,9 @@ import sys
 from immud.early.process import command
 from immud.early.steps import Problem
 
-_DEFAULT_TARGET = b"default.target"
+# Comes after the target that this boot is to end with: the default one, and what the kernel
+# command line names, which immud-generator has read.
+_LAST = b"immud-boot-complete.service"
 
 
 def call(what: str, seconds: int) -> list[Problem]:
@@ -39,14 +41,14 @@ def _problem(what: str, why: str) -> Problem:
 def tell(what: str) -> None:
     """Reload or re-execute PID 1, then queue what the new /etc adds to this boot.
 
-    A reload reads new units but starts none; asking for the default target
-    again does, as initrd-parse-etc.service has it after switching to a new /etc.
+    A reload reads new units but starts none; asking again for the target that the
+    boot is to end with does, as initrd-parse-etc.service has it after switching to a new /etc.
     """
     from contextlib import suppress  # noqa: PLC0415 - only in the child
 
     from pystemd.dbusexc import DBusBaseError  # type: ignore[import-untyped]  # noqa: PLC0415
     from pystemd.dbuslib import DBusAddress  # type: ignore[import-untyped]  # noqa: PLC0415
-    from pystemd.systemd1 import Manager  # type: ignore[import-untyped]  # noqa: PLC0415
+    from pystemd.systemd1 import Manager, Unit  # type: ignore[import-untyped]  # noqa: PLC0415
 
     def connect() -> DBusAddress:
         return DBusAddress(b"unix:path=/run/systemd/private", peer_to_peer=True)
@@ -57,11 +59,11 @@ def tell(what: str) -> None:
         else:
             with suppress(DBusBaseError):  # it answers by closing the connection
                 manager.Manager.Reexecute()
-    with connect() as bus, Manager(bus=bus) as manager:
-        queued = [job[1] for job in manager.Manager.ListJobs() if job[2] == b"start"]
-        wanted = manager.Manager.GetUnitFileState(_DEFAULT_TARGET) and _default(manager)
-        if wanted in queued:
-            manager.Manager.StartUnit(wanted, b"replace")
+    with connect() as bus, Manager(bus=bus) as manager, Unit(_LAST, bus=bus) as last:
+        queued = {job[1] for job in manager.Manager.ListJobs() if job[2] == b"start"}
+        for unit in queued.intersection(last.Unit.After):
+            if unit.endswith(b".target"):
+                manager.Manager.StartUnit(unit, b"replace")
 
 
 def system_state() -> str:
@@ -73,11 +75,6 @@ def system_state() -> str:
     with DBusAddress(address, peer_to_peer=True) as bus, Manager(bus=bus) as manager:
         state: bytes = manager.Manager.SystemState
         return state.decode()
-
-
-def _default(manager: object) -> bytes:
-    target: str | bytes = manager.Manager.GetDefaultTarget()  # type: ignore[attr-defined]
-    return target.encode() if isinstance(target, str) else target
 
 
 def main() -> None:

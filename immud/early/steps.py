@@ -152,7 +152,7 @@ def _row(row: Row, plan: BootPlan, observed: Observed) -> tuple[str, list[Step]]
         return "bound", [*_directories(row, plan, observed), *bind]
     if mounted and not _is_clone(mounted, row.path, observed):
         return ("bound" if row.kind == "bind" else "mounted"), []
-    if row.path in observed.fstab:
+    if row.path in observed.fstab or row.path in observed.units:
         return "blocked", []
     below = any(where.startswith(row.path + "/") for where in observed.fstab)
     # What could not be looked into is somebody's directory until the opposite is known.
@@ -228,6 +228,12 @@ def _tell(row: Row, state: str, observed: Observed) -> list[Problem]:
             f"'immud adopt {row.path}' moves it to {row.directory}"
         )
         return [("notice", "unadopted", text, data)]
+    if state == "blocked" and row.path in observed.units:
+        text = (
+            f"{row.path} stays a directory because a unit of systemd mounts something there; "
+            f"'immud adopt {row.path}' says how to change that"
+        )
+        return [("notice", "blocked", text, data)]
     if state == "blocked":
         below = next(w for w in observed.fstab if w == row.path or w.startswith(row.path + "/"))
         moved = row.directory + below.removeprefix(row.path)

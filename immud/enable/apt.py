@@ -7,13 +7,12 @@ command to use. In mode `refuse` apt stops by a hook of its own, before dpkg is 
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
 CONF = "/etc/apt/apt.conf.d/90immud"
 WRAPPER = "/usr/lib/immud/dpkg"
 LINK = "/usr/local/sbin/dpkg"
-MODES = ("lease", "refuse")
 
 _HEAD = "// Written by 'immud enable --apt={mode}'; 'immud disable' takes it away.\n"
 _GUARD = (
@@ -37,17 +36,16 @@ def mode(root: str = "/") -> str:
     return "lease" if "Dir::Bin::dpkg" in text else "refuse"
 
 
-def enable(wanted: str = "", root: str = "/", etc_source: str = "/etc") -> str:
+def enable(wanted: str = "", root: str = "/", others: Iterable[int] = ()) -> str:
     """Put `wanted` in force, without one the mode there is or else `lease`; what to tell.
 
-    Also in the /etc the next boot may show, `etc.source`. Raises OSError. A system without apt
-    is left alone.
+    Also in `others`, descriptors of each /etc that another boot may show. Raises OSError. A system
+    without apt is left alone.
     """
     chosen = wanted or mode(root) or "lease"
     text = (_HEAD + _GUARD).format(mode=chosen) + (_LEASE if chosen == "lease" else "")
-    with _each_etc(root, etc_source) as places:
-        for etc in places:
-            _write(os.path.join(etc, CONF.removeprefix("/etc/")), text)
+    for conf in _each_conf(root, others):
+        _write(conf, text)
     link = os.path.join(root, LINK[1:])
     if chosen == "refuse":
         return _unlink(link)
@@ -60,26 +58,17 @@ def enable(wanted: str = "", root: str = "/", etc_source: str = "/etc") -> str:
     return ""
 
 
-def disable(root: str = "/", etc_source: str = "/etc") -> str:
-    """Leave apt and dpkg as they were; what to tell. Raises OSError."""
-    with _each_etc(root, etc_source) as places:
-        for etc in places:
-            with suppress(FileNotFoundError):
-                os.unlink(os.path.join(etc, CONF.removeprefix("/etc/")))
+def disable(root: str = "/", others: Iterable[int] = ()) -> str:
+    """Leave apt and dpkg as they were, in `others` as well; what to tell. Raises OSError."""
+    for conf in _each_conf(root, others):
+        with suppress(FileNotFoundError):
+            os.unlink(conf)
     return _unlink(os.path.join(root, LINK[1:]))
 
 
-@contextmanager
-def _each_etc(root: str, etc_source: str) -> Iterator[list[str]]:
-    """The /etc that is shown, and the one of the configuration where that is another."""
-    shown = os.path.join(root, "etc")
-    if etc_source == "/etc":
-        yield [shown]
-        return
-    from immud.enable.seed import opened  # noqa: PLC0415 - most systems have one /etc
-
-    with opened(etc_source, root, readonly=False) as etc:
-        yield [shown, f"/proc/self/fd/{etc}"]
+def _each_conf(root: str, others: Iterable[int]) -> list[str]:
+    etcs = (os.path.join(root, "etc"), *(f"/proc/self/fd/{etc}" for etc in others))
+    return [os.path.join(etc, CONF.removeprefix("/etc/")) for etc in etcs]
 
 
 def _write(path: str, text: str) -> None:

@@ -11,12 +11,12 @@ import posixpath
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from immud import fstab, rootlogin
+from immud import rootlogin
 from immud.config.load import examine
-from immud.config.rules import within
-from immud.early.plan import Row
+from immud.enable import etcs, fstab
+from immud.enable.finding import error, finding
+from immud.enable.fstab import FstabLine
 from immud.errors import ConfigError
-from immud.fstab import FstabLine
 from immud.model import Config, Problem, Severity
 
 LIBRARIES = ("pystemd", "dbus_next", "pyudev", "structlog")
@@ -65,10 +65,10 @@ def check(
 ) -> tuple[Problem, ...]:
     """Everything that speaks against enabling immud on `system`, the worst first. Pure."""
     found = [
-        *(_error("config-invalid", str(error), file=error.file) for error in errors),
+        *(error("config-invalid", str(wrong), file=wrong.file) for wrong in errors),
         *_machine(system),
         *_sources(config, system),
-        *_fstab(config, system),
+        *fstab.check(config, system.fstab, system.links),
         *_var_unit(config, system),
         *_logins(config, system),
     ]
@@ -76,68 +76,82 @@ def check(
     return tuple(sorted(found, key=lambda problem: order.index(problem.severity)))
 
 
-def _error(code: str, text: str, **data: str) -> Problem:
-    return Problem(Severity.ERROR, code, text, data)
-
-
 def _machine(system: System) -> Iterator[Problem]:
     if system.missing_calls:
         calls = " and ".join(system.missing_calls)
-        yield Problem(
+        yield finding(
             Severity.WARNING,
             "old-kernel",
-            f"Linux {system.kernel} has no {calls}: for a moment at boot, /usr is mounted but not "
-            "yet read-only, and services that are there before keep a writable one; "
+            f"Linux {system.kernel} has no {calls}",
             "boot Linux 5.12 or newer",
+            why="for a moment at boot, /usr is mounted but not yet read-only: services that are "
+            "there before keep a writable one",
         )
     if not system.systemd:
-        said = "systemd is not running as PID 1, and nothing else starts immud at boot"
-        if system.here:
-            yield _error("no-systemd", said + "; boot this system with systemd first")
-        else:
-            text = said + "; that is as it should be only while this system is being put together"
-            yield Problem(Severity.WARNING, "no-systemd", text)
+        yield finding(
+            Severity.ERROR if system.here else Severity.WARNING,
+            "no-systemd",
+            "systemd is not running as PID 1",
+            "boot this system with systemd first"
+            if system.here
+            else "that is as it should be only while this system is being put together",
+            why="nothing else starts immud at boot",
+        )
     if not system.unit:
-        yield _error(
+        yield error(
             "no-unit",
-            f"{UNIT} is missing, so there is nothing to enable; install immud's package again",
+            f"{UNIT} is missing",
+            "install immud's package again",
+            why="there is nothing to enable",
+            mend=("apt install --reinstall immud",),
         )
     if not system.usr_merged:
-        yield _error(
+        yield error(
             "no-usrmerge",
-            "/bin is a directory of its own, so programs outside /usr would stay writable and a "
-            "/usr from elsewhere would not fit; install the usrmerge package",
+            "/bin is a directory of its own",
+            "install the usrmerge package",
+            why="programs outside /usr would stay writable, and a /usr from elsewhere would not "
+            "fit",
+            mend=("apt install usrmerge",),
         )
     for name in system.missing_libraries:
-        package = "python3-" + name.replace("_", "-")
-        yield _error(
+        install = "apt install python3-" + name.replace("_", "-")
+        yield error(
             "missing-library",
-            f"the Python library {name} is missing, without which the daemon can't run; "
-            f"apt install {package}",
+            f"the Python library {name} is missing",
+            install,
+            why="the daemon cannot run without it",
+            mend=(install,),
             library=name,
         )
     if system.uncompiled:
-        yield Problem(
+        compile_them = "py3compile -p immud"
+        yield finding(
             Severity.WARNING,
             "no-bytecode",
-            f"{len(system.uncompiled)} modules of immud are not compiled, and once /usr is "
-            "read-only never will be: every boot takes longer; run py3compile -p immud",
-            {"first": system.uncompiled[0]},
+            f"{len(system.uncompiled)} modules of immud are not compiled",
+            f"run {compile_them}",
+            why="once /usr is read-only never will be: every boot takes longer",
+            mend=(f"immud unlock -- {compile_them}",),
+            first=system.uncompiled[0],
         )
     if system.var_is_a_mount:
         text = "/var is a file system of its own, and is left as it is"
-        yield Problem(Severity.NOTICE, "var-mounted", text)
+        yield finding(Severity.NOTICE, "var-mounted", text)
 
 
 def _sources(config: Config, system: System) -> Iterator[Problem]:
     for name in ("usr", "etc", "var"):
         source = getattr(config, name)
+        said = f'{name}.source is "{source}", and'
         if source in system.unmarked_sources and name != "usr":
-            yield _error(
+            yield error(
                 "unmarked-source",
-                f'{name}.source is "{source}", and no file .immud in it says that it is meant, so '
-                f"boot would not use it; immud enable --seed copies /{name} to it if it is empty, "
-                "or goes on with a copy that was cut off, and makes that file",
+                f"{said} no file .immud in it says that it is meant",
+                f"immud enable --seed copies /{name} to it if it is empty, or resumes a copy "
+                "that was cut off, and makes that file",
+                why="boot would not use it",
+                mend=("immud enable --seed",),
                 name=name,
                 source=source,
             )
@@ -145,114 +159,45 @@ def _sources(config: Config, system: System) -> Iterator[Problem]:
             continue
         if source.startswith("/"):
             there = "nothing" if name == "usr" else "no directory"
-            text = f'{name}.source is "{source}", and there is {there}; make it, or correct the key'
-        elif not system.here:
-            text = f'whether there is a file system "{source}" for {name}.source shows only at boot'
-            yield Problem(Severity.WARNING, "source-unknown", text, {"source": source})
+            what, do = f"{said} there is {there}", "make it, or correct the key"
+        elif system.here:
+            what = f"{said} no block device answers to that"
+            do = "connect it, or correct the key (blkid shows what there is)"
+        else:
+            what = f'whether there is a file system "{source}" for {name}.source shows only at boot'
+            yield finding(Severity.WARNING, "source-unknown", what, source=source)
             continue
-        else:
-            text = (
-                f'{name}.source is "{source}", and no block device answers to that; '
-                "connect it, or correct the key (blkid shows what there is)"
-            )
-        yield _error("no-source", text, source=source)
-
-
-def _fstab(config: Config, system: System) -> Iterator[Problem]:
-    for line in system.fstab:
-        place = f"/etc/fstab:{line.line}"
-        if line.fstype == "swap":
-            if line.what.startswith("/") and not line.what.startswith(("/dev/", "/var/")):
-                yield _error(
-                    "swap-file",
-                    f"{place}: the swap file {line.what} can't be used once / is read-only; "
-                    "move it below /var",
-                    path=line.what,
-                )
-        elif line.where in ("/usr", "/etc"):
-            yield _error(
-                "fstab",
-                f"{place}: {line.where} is mounted from here as well as by immud, and a boot that "
-                f"does both may not end; make sure that the root file system has a {line.where} of "
-                f"its own that boots, then remove the line (the key for another one is "
-                f"{line.where[1:]}.source)",
-                path=line.where,
-            )
-        elif line.where == "/var" and config.var != "/var":
-            yield _error(
-                "fstab",
-                f"{place}: /var is mounted from here, and var.source names another place; "
-                "remove one of the two",
-                path=line.where,
-            )
-        else:
-            yield from _fstab_tombs(config, line, place)
-            yield from _fstab_rows(config.rows, system, line, place)
+        yield error("no-source", what, do, source=source)
 
 
 def _var_unit(config: Config, system: System) -> Iterator[Problem]:
     if not system.var_unit or any(line.where == "/var" for line in system.fstab):
         return
     if system.var_unit == VAR_UNITS[-1]:
-        yield _error(
+        yield error(
             "var-unit",
-            "systemd mounts /var because of its partition's type alone, and would not any more; "
-            "write a line for it in /etc/fstab (findmnt /var shows what it is)",
+            "systemd mounts /var only because of its GPT type and would stop doing so under immud",
+            "add it to /etc/fstab (findmnt /var shows what it is)",
             path="/var",
         )
     elif config.var != "/var":
-        yield _error(
+        yield error(
             "var-unit",
-            f"{system.var_unit} mounts /var, and var.source names another place; "
+            f"{system.var_unit} mounts /var",
             "remove one of the two",
+            why="var.source names another place",
             path="/var",
         )
-
-
-def _fstab_tombs(config: Config, line: FstabLine, place: str) -> Iterator[Problem]:
-    for tomb in config.tombs:
-        if line.where == tomb.mount:
-            yield _error(
-                "fstab",
-                f"{place}: {line.where} is where tomb {tomb.name} goes, and one of the two would "
-                "hide the other; remove the line, or give the tomb another mount",
-                path=line.where,
-            )
-
-
-def _fstab_rows(
-    rows: tuple[Row, ...], system: System, line: FstabLine, place: str
-) -> Iterator[Problem]:
-    for row in rows:
-        if not within(line.where, row.path) or line.fstype == "tmpfs":
-            continue
-        moved = row.directory + line.where.removeprefix(row.path)
-        if row.path in system.links:
-            # systemd refuses a mount unit whose path crosses a link, and the boot with it.
-            yield _error(
-                "fstab",
-                f"{place}: {line.where} is behind the link {row.path}, so systemd refuses to mount "
-                f"it and the boot stops; write {moved}",
-                path=line.where,
-            )
-        else:
-            yield Problem(
-                Severity.WARNING,
-                "fstab",
-                f"{place}: mounts {line.where}, so {row.path} stays a directory; to have the link, "
-                + (f"run immud adopt {row.path}" if line.where == row.path else f"write {moved}")
-                + f', or drop the row with "{row.path}" = false',
-                {"path": line.where},
-            )
 
 
 def _logins(config: Config, system: System) -> Iterator[Problem]:
     for tomb in config.tombs:
         if tomb.absent == "nologin" and not system.root_can_log_in:
-            yield _error(
+            yield error(
                 "no-root-login",
-                f"without tomb {tomb.name} nobody but root is to be let in, and root cannot log "
-                'in: give root a password (passwd root), or set absent to "volatile"',
+                f'with absent = "nologin" only root may log in while tomb {tomb.name} is away, but '
+                "root has no way to log in",
+                'give root a password (passwd root), or set absent to "volatile"',
                 tomb=tomb.name,
             )
 
@@ -284,10 +229,21 @@ def look(config: Config, root: str = "/") -> System:
         uncompiled=_uncompiled(),
         absent_sources=tuple(s for w, s in sources if not _source_exists(w, s, root)),
         unmarked_sources=_unmarked(config, root, here=here),
-        fstab=fstab.read(_below(root, "/etc/fstab")),
+        fstab=(*fstab.read(_below(root, "/etc/fstab")), *_own_fstab(root)),
         links=frozenset(path for path in rows if os.path.islink(_below(root, path))),
         root_can_log_in=rootlogin.possible(root),
     )
+
+
+def _own_fstab(root: str) -> tuple[FstabLine, ...]:
+    """The lines that PID 1 mounts by before another /etc is shown, where one is shown now."""
+    if etcs.own_is_shown(root):
+        return ()
+    try:
+        with etcs.own() as etc:
+            return fstab.read(f"/proc/self/fd/{etc}/fstab", own=True)
+    except PermissionError:  # not root, who alone can enable anything
+        return ()
 
 
 def _below(root: str, path: str) -> str:
@@ -342,7 +298,7 @@ def _missing_calls() -> tuple[str, ...]:
 
 def _missing_libraries(root: str) -> tuple[str, ...]:
     if os.path.realpath(root) != "/":
-        # Debian's place for them; another interpreter's path can't be asked from here.
+        # Debian's place for them; another interpreter's path cannot be asked from here.
         place = _below(root, "/usr/lib/python3/dist-packages")
         return tuple(name for name in LIBRARIES if not os.path.isdir(os.path.join(place, name)))
     from importlib.util import find_spec  # noqa: PLC0415 - slow, and only this needs it
@@ -354,7 +310,7 @@ def _uncompiled() -> tuple[str, ...]:
     """Modules of this very package without bytecode for this very interpreter."""
     from importlib.util import cache_from_source  # noqa: PLC0415 - as above
 
-    package = os.path.dirname(__file__)
+    package = os.path.dirname(os.path.dirname(__file__))
     return tuple(
         os.path.relpath(os.path.join(directory, name), package)
         for directory, _, names in sorted(os.walk(package))

@@ -114,7 +114,9 @@ class Company:
                 await asyncio.wait((before,))
             await step
 
-        task = asyncio.get_running_loop().create_task(run(), name=f"company of tomb {name}")
+        task = asyncio.get_running_loop().create_task(
+            run(), name=f"hooks or targets for tomb {name}"
+        )
         task.add_done_callback(_ended)
         # A coroutine that is never awaited complains of that, and a task may not even begin.
         task.add_done_callback(lambda _: step.close())
@@ -178,7 +180,7 @@ def _ended(turn: "asyncio.Task[None]") -> None:
     """Not everybody waits for a turn; what a hook did is told by the hooks."""
     error = None if turn.cancelled() else turn.exception()
     if error and not isinstance(error, ImmudError):
-        log.get().defect(f"The {turn.get_name()} came to a bad end.", error)
+        log.get().defect(f"Internal error while running {turn.get_name()}.", error)
 
 
 def _targets(about: About) -> tuple[str, ...]:

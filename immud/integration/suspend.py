@@ -106,7 +106,7 @@ class Suspend:
                         await self._inhibit(connection)
                     await self._take(await self._news.get(), connection)
         except (BusError, Disconnected, TimeoutError) as error:
-            self._log.debug(f"Nothing is heard of logind for now: {error}")
+            self._log.debug(f"logind cannot be reached for now: {error}")
         finally:
             self._release()
             self._complain("")
@@ -117,14 +117,14 @@ class Suspend:
 
     async def _take(self, sleeping: bool | None, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
+        if self._until and loop.time() > self._until:
+            self._closed.clear()
         if sleeping:
             self._until = 0.0
             await self._close(await self._delay(connection))
             self._release()
         elif sleeping is not None:
             self._until = loop.time() + RETURN
-        if self._until and loop.time() > self._until:
-            self._closed.clear()
         if self._until:
             self._open_again()
 
@@ -133,8 +133,10 @@ class Suspend:
         wanted, began = self._wanted(), asyncio.get_running_loop().time()
         names = [owner.config.name for owner in wanted]
         names += [nest.volume.config.name for owner in wanted for nest in owner.nest.inner()]
-        views = [self._tombs()[name].view for name in names]
-        self._closed = {v.name: v.read_only for v in views if v.state in _UNLOCKED}
+        owners = [self._tombs()[name] for name in names]
+        unlocked = [owner for owner in owners if owner.life.state in _UNLOCKED]
+        # Of the sleep before, one may still be there that waits for its drive.
+        self._closed |= {owner.config.name: owner.read_only for owner in unlocked}
         # Half of the time for those who are told, a quarter to end, the rest to be ended.
         options = {"force": True, "patience": seconds / 4}
         for owner in wanted:

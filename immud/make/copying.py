@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from immud.early import kernel, mountinfo
 from immud.errors import ImmudError
-from immud.run import CommandFailed, run
+from immud.run import CommandFailed, Result, run
 
 PLACE = "/run/immud/making"
 ROUNDS = 3
@@ -27,8 +27,14 @@ _OPTIONS = (
 )
 _WHOLE_DRIVE = ("-x", "--exclude=/lost+found")
 _PROGRESS = re.compile(rb"\s(\d{1,3})%\s")
-# Files that went while they were to be copied (rsync(1), EXIT VALUES): the next round knows.
-_VANISHED = 24
+# Files that went while they were to be copied (rsync(1), EXIT VALUES): the next round knows. Where
+# one goes while its attributes are read, that is a partial transfer; as it is, in nearly the same
+# words, where the whole source is not there.
+_PARTIAL, _VANISHED = 23, 24
+_WENT = re.compile(
+    r"(file has vanished: .*|rsync: \[sender\] get_(acl|xattr).*: No such file or directory \(2\)"
+    r"|rsync (warning|error): some files.*|)"
+)
 _SHOWN = 10
 
 
@@ -73,7 +79,7 @@ async def copy(device: str, filesystem: str, source: str, progress: Callable[[st
     raise ImmudError(
         f"These are written to all the time, and differ from their copies:\n{listed(differing)}\n"
         "Log those users out (loginctl), or stop what writes there, and run the same command "
-        "again: it goes on from here."
+        "again: it resumes from here."
     )
 
 
@@ -106,7 +112,7 @@ async def rsync(
 
     argv = ("rsync", *_OPTIONS, *more, "--info=progress2", "--no-inc-recursive", "--")
     try:
-        await run(*argv, *_ends(source, place), timeout=None, allowed=(0, _VANISHED), heard=heard)
+        await _performed(*argv, *_ends(source, place), heard=heard)
     except CommandFailed as error:
         raise ImmudError(f"Not everything could be copied: {_told(error)}") from error
 
@@ -115,10 +121,18 @@ async def differences(source: str, place: str, more: tuple[str, ...]) -> list[st
     """What rsync would still do, one path a line; with `-c`, having compared every byte."""
     argv = ("rsync", *_OPTIONS, *more, "-ni", "--out-format=%i %n%L", "--")
     try:
-        said = await run(*argv, *_ends(source, place), timeout=None, allowed=(0, _VANISHED))
+        said = await _performed(*argv, *_ends(source, place))
     except CommandFailed as error:
         raise ImmudError(f"The copy could not be compared: {_told(error)}") from error
     return said.stdout.decode(errors="replace").splitlines()
+
+
+async def _performed(*argv: str, heard: Callable[[bytes], None] = lambda _: None) -> Result:
+    """Raises CommandFailed where more went wrong than that files went."""
+    done = await run(*argv, timeout=None, allowed=(0, _PARTIAL, _VANISHED), heard=heard)
+    if done.code == _PARTIAL and not all(map(_WENT.fullmatch, done.stderr.split("\n"))):
+        raise CommandFailed(argv, done.code, done.stderr)
+    return done
 
 
 def listed(differing: list[str]) -> str:

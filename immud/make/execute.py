@@ -244,7 +244,7 @@ async def map_(step: Map, key: bytes) -> None:
             raise
         raise ImmudError(
             "This is not the passphrase (or key) that the interrupted run was given. Run this "
-            "again with that, or add --overwrite to start anew."
+            "again with that, or add --overwrite to start over."
         ) from error
 
 

@@ -51,5 +51,6 @@ def drive_of(tomb: TombConfig) -> Device:
     from immud.watch.udev import present  # noqa: PLC0415 - brings pyudev, for this alone
 
     device = only(tomb, present())
-    identity.require(device.devnode, identity.of(device.devnode), identity.read(tomb.name))
+    found = identity.of(device.devnode)
+    identity.require(tomb.name, device.devnode, found, identity.read(tomb.name))
     return device

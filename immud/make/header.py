@@ -35,7 +35,7 @@ async def fits(device: str, key: bytes) -> None:
     except CommandFailed as error:
         if error.code != NO_SUCH_KEY:
             raise
-        raise WrongKey(f"This does not open the volume on {device}.") from error
+        raise WrongKey(f"Wrong passphrase or key for {device}.") from error
 
 
 async def change_key(device: str, old: bytes, new: bytes, derivation: tuple[str, ...]) -> None:
@@ -57,7 +57,7 @@ async def change_key(device: str, old: bytes, new: bytes, derivation: tuple[str,
         except CommandFailed as error:
             if error.code != NO_SUCH_KEY:
                 raise
-            raise WrongKey(f"This does not open the volume on {device}.") from error
+            raise WrongKey(f"Wrong passphrase or key for {device}.") from error
 
 
 async def add_recovery_key(device: str, key: bytes) -> str:

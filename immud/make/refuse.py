@@ -88,7 +88,7 @@ def unfinished(target: Target) -> None:
     if target.stage is Stage.COPYING:
         raise WrongState(
             f"Homes were being copied to {node} when that was interrupted. Run immud tomb create "
-            f"again, with --from, to go on; or, to have it as it is, first run: "
+            f"again, with --from, to resume; or, to use it as it is, first run: "
             f"cryptsetup config {node} --subsystem ''. {UNTOUCHED}"
         )
 
@@ -100,7 +100,7 @@ def occupied(target: Target, wish: Wish) -> None:
     if target.stage is Stage.COPYING:
         raise TargetExists(
             f"Homes were being copied to {target.devnode} when that was interrupted. Run the same "
-            "command again, with --from, to go on, or add --overwrite to start anew. " + UNTOUCHED
+            "command again, with --from, to resume, or add --overwrite to start over. " + UNTOUCHED
         )
     raise TargetExists(
         f"{target.devnode} is not empty; it holds {', '.join(target.content)}. "

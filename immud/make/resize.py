@@ -23,7 +23,7 @@ def open_volume(tomb: TombConfig) -> tuple[Volume, dm.Mapping]:
     volume = Volume(tomb, UdevWatch(lambda _: None).lookup, asyncio.Event())
     mapping = volume.state().mounted
     if mapping is None:
-        raise WrongState(f"Tomb {tomb.name} is not open, and grows only then: immud open")
+        raise WrongState(f"Tomb {tomb.name} is not open, and can only grow while it is: immud open")
     return volume, mapping
 
 
@@ -38,7 +38,7 @@ def spare(volume: Volume, mapping: dm.Mapping) -> int:
     pin = identity.of(device.devnode)
     if dict(pin.segment).get("size", "dynamic") != "dynamic":
         raise ImmudError(
-            f"The header of {device.devnode} says how large its volume is, and it does not grow."
+            f"The header of {device.devnode} fixes the size of its volume, so it cannot grow."
         )
     return (dm.sectors(device.number) - pin.offset - dm.sectors(mapping.number)) * 512
 
@@ -51,7 +51,7 @@ async def grow_mapping(mapping: dm.Mapping, key: bytes) -> None:
     except CommandFailed as error:
         if error.code != NO_SUCH_KEY:
             raise
-        raise ImmudError("This does not open the volume.") from error
+        raise ImmudError(f"Wrong passphrase or key for {mapping.devnode}.") from error
 
 
 async def grow_file_system(volume: Volume, mapping: dm.Mapping) -> int:

@@ -35,7 +35,7 @@ def from_fd(fd: int) -> bytes:
         while len(data) <= LARGEST and (piece := os.read(fd, 65536)):
             data += piece
     except OSError as error:
-        raise UsageError(f"descriptor {fd} can't be read: {error.strerror}") from None
+        raise UsageError(f"descriptor {fd} cannot be read: {error.strerror}") from None
     key = bytes(data).removesuffix(b"\n")
     if not key:
         raise UsageError(f"descriptor {fd} holds no key; nothing was done")

@@ -68,7 +68,7 @@ class MakeFileSystem:
     label: str
 
     def describe(self) -> str:
-        return f"make an {self.filesystem} file system in it"
+        return f"create the {self.filesystem} file system in it"
 
 
 @dataclass(frozen=True, slots=True)

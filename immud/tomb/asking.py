@@ -74,7 +74,9 @@ class Asking:
 
         async def work(job: RunningJob) -> None:
             if self._over:
-                raise WrongState(f"Tomb {self._name}: immud is stopping.")
+                raise WrongState(
+                    f"Tomb {self._name}: it is not configured any more, or immud is stopping."
+                )
             outcome: asyncio.Future[Life] = asyncio.get_running_loop().create_future()
             self._unheard.add(outcome)
             outcome.add_done_callback(self._unheard.discard)

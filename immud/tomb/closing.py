@@ -15,7 +15,7 @@ from immud.early import mountinfo
 from immud.early.kernel import MNT_DETACH
 from immud.errors import Busy
 from immud.model import Holder
-from immud.tomb import holders, loops
+from immud.tomb import holders, loops, remains
 from immud.tomb.drives import drive
 from immud.tomb.fs import mounts
 from immud.tomb.luks import dm
@@ -45,19 +45,22 @@ class Lost(NamedTuple):
     detached: list[int]
 
 
-def _purge_here(devices: list[str], *, stack: bool) -> list[str]:
+def _purge_here(devices: list[str], *, servers: bool) -> list[str]:
     """In a child: out of everybody's sight, and no key in the kernel; what else is to go with it.
 
-    That is what stands on it, which only the kernel knows: it is asked last, for on its way to
-    the answer it may wait for a server. Without `stack` it is not asked.
+    Mounts that are behind a server, and what stands on it, which only the kernel knows, come after
+    the key: the way there may be a wait for that server. Without `servers` they are left alone.
     """
-    _detach(devices)
+    _detach(devices, near=True)
     for mapping in dm.mappings():
         if mapping.number in devices:
             with suppress(OSError):
                 dm.wipe(mapping.name, dm.sectors(mapping.number))
-    stacked = loops.stack(devices) if stack else devices
-    _detach(stacked)
+    stacked = devices
+    if servers:
+        _detach(devices)
+        stacked = loops.stack(devices)
+        _detach(stacked)
     names = [mapping.name for mapping in dm.mappings() if mapping.number in stacked]
     loops.detach(stacked)
     for name in reversed(names):
@@ -66,16 +69,16 @@ def _purge_here(devices: list[str], *, stack: bool) -> list[str]:
     return stacked
 
 
-def _detach(devices: list[str]) -> None:
+def _detach(devices: list[str], *, near: bool = False) -> None:
     for _ in range(100):
         # Mounts can be stacked, and each layer shows only when the one above has gone.
-        if not mounts.take_away(devices, MNT_DETACH):
+        if not mounts.take_away(devices, MNT_DETACH, near=near):
             break
 
 
-def purge_and_find(lost: Lost, maps: bool, stack: bool) -> tuple[list[str], list[holders.Found]]:
+def purge_and_find(lost: Lost, maps: bool, servers: bool) -> tuple[list[str], list[holders.Found]]:
     """In a child: the above, and who holds what is left; one fork less to wait for."""
-    stacked = _purge_here(_still(lost), stack=stack)
+    stacked = _purge_here(_still(lost), servers=servers)
     pairs = [holders.pair(number) for number in stacked]
     return stacked, holders.scan(pairs, [], maps=maps, detached=lost.detached)
 
@@ -189,9 +192,10 @@ async def unmap(volume: Volume, *, force: float = 0.0) -> holders.Holders:
         numbers = volume.devices(mapping)
         if await in_child(_remove, mapping.name):
             continue
-        # Private copies of the mount in other namespaces, which ours did not take along.
+        # Private copies of the mount in other namespaces, which ours did not take along; and here
+        # what is left of it where it was unmounted by hand, or is hidden by another mount.
         numbers, _ = await in_child(mounts.everywhere, numbers, list(mapping.nodes))
-        await in_child(mounts.take_away_elsewhere, numbers)
+        await _take_rest(numbers)
         if await in_child(_remove, mapping.name):
             continue
         # udev looks at what was just closed; whoever it is, the mapping ends with them.
@@ -207,8 +211,15 @@ async def unmap(volume: Volume, *, force: float = 0.0) -> holders.Holders:
             await found.end(signals.pop(0), force)
             ended = ended or found
             # Of a namespace that others are in, too, it is taken away now that nobody uses it.
-            await in_child(mounts.take_away_elsewhere, numbers)
+            await _take_rest(numbers)
     return ended
+
+
+async def _take_rest(numbers: list[str]) -> None:
+    """Unmount what nobody uses, in all namespaces."""
+    with suppress(OSError):
+        await in_child(mounts.take_away, numbers)
+    await in_child(mounts.take_away_elsewhere, numbers)
 
 
 async def retreat(volume: Volume) -> None:
@@ -229,13 +240,10 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
     dead = [m for m in volume.state().mappings if not volume.stands(m, lost)]
     if not dead:
         return holders.Holders(())
-    numbers = [number for m in dead for number in volume.devices(m)]
-    nodes = [node for m in dead for node in m.nodes]
-    # Before anything is taken away: who holds a mount that is in no table is known by its number.
-    here = Lost(numbers, nodes, sorted(mounts.numbers(numbers, mountinfo.read())))
+    here = _lost(volume, dead)
     (stacked, ended), (devices, detached) = await asyncio.gather(
         _purge_and_find(here, maps=False),
-        _in_time((numbers, []), _purge_elsewhere, here),
+        _in_time((here.devices, []), _purge_elsewhere, here),
     )
     found = holders.Holders(ended)
     await found.end(signal.SIGKILL, 1.0)
@@ -243,7 +251,7 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
         return found
     # Who mapped a file and closed it; who holds another namespace's mount of a btrfs; and what
     # appeared meanwhile, such as a mount on a mount.
-    all_over = Lost(devices, nodes, sorted({*here.detached, *detached}))
+    all_over = Lost(devices, here.nodes, sorted({*here.detached, *detached}))
     stacked, late = await _purge_and_find(all_over, maps=True)
     await holders.Holders(late).end(signal.SIGKILL, 1.0)
     if not await _gone(volume, tuple(dead), SETTLE):
@@ -252,10 +260,39 @@ async def purge(volume: Volume, lost: Device | None = None) -> holders.Holders:
             rest = await _find(stacked, namespaces=True, detached=all_over.detached)
         names = ", ".join(mapping.devnode for mapping in dead)
         raise Busy(
-            f"The key is wiped and nothing is mounted, but {names} is still held by "
+            f"{_left(volume, dead, stacked)}, but {names} is still held by "
             f"{_in_the_way(volume, rest, stacked)}; it goes when they end."
         )
     return found
+
+
+def _lost(volume: Volume, dead: list[dm.Mapping]) -> Lost:
+    """What is to be purged, found out before anything is taken away.
+
+    Who holds a mount that is in no table is known by its number.
+    """
+    table = mountinfo.read()
+    devices: set[str] = set()
+    detached: set[int] = set()
+    for mapping in dead:
+        # Of a purge that was killed, too.
+        numbers, ids = remains.kept(mapping)
+        numbers = list({*numbers, *volume.devices(mapping)})
+        ids |= mounts.numbers(numbers, table)
+        remains.keep(mapping, numbers, ids)
+        devices.update(numbers)
+        detached |= ids
+    return Lost(sorted(devices), [node for m in dead for node in m.nodes], sorted(detached))
+
+
+def _left(volume: Volume, dead: list[dm.Mapping], numbers: list[str]) -> str:
+    """How far a purge has come, as the beginning of a sentence."""
+    key = "may still be there" if set(dead) & set(volume.unwiped()) else "is wiped"
+    left = mounts.of(numbers, mountinfo.read())
+    # No path leads there, or none that a server on it lets us go.
+    where = ", ".join(sorted({entry.target for entry in left}))
+    mounted = f"what is mounted at {where} cannot be reached" if left else "nothing is mounted"
+    return f"The key {key} and {mounted}"
 
 
 async def _purge_and_find(lost: Lost, *, maps: bool) -> tuple[list[str], list[holders.Found]]:
@@ -272,7 +309,10 @@ async def _gone(volume: Volume, which: tuple[dm.Mapping, ...], seconds: float) -
             while set(which) & set(dm.mappings()):
                 volume.nudge.clear()
                 await volume.nudge.wait()
-    return not set(which) & set(dm.mappings())
+    left = set(which) & set(dm.mappings())
+    for mapping in set(which) - left:
+        remains.drop(mapping)
+    return not left
 
 
 async def eject(device: Device) -> None:

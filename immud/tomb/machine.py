@@ -243,6 +243,9 @@ def _seen(life: Life, event: Seen) -> Next:
         life = replace(life, candidates=event.candidates, spent=spent, waits=event.waits)
         return (life, ()) if settled else _settle(replace(life, error=""))
     life = replace(life, candidates=event.candidates, waits=event.waits)
+    if life.work is Action.EJECT:
+        # The drive goes before this has ended, and nothing of the tomb is left on it.
+        return replace(life, spent=spent), ()
     if life.state is S.LOST:
         return life, ()
     if event.lost:

@@ -83,7 +83,7 @@ async def _key(
 
 async def _ask(config: TombConfig, attempt: int) -> bytes:
     """The passphrase for the key, from a person at one of systemd's password agents."""
-    again = " (that was not it; once more)" if attempt else ""
+    again = " (wrong; try again)" if attempt else ""
     try:
         # The person takes the time they need; pulling the drive or cancelling ends the question.
         with waiting():

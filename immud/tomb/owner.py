@@ -6,6 +6,7 @@ when the event's turn has come.
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -80,7 +81,7 @@ class Owner:
         self._passphrase: bytes | None = None
         self._force = 0.0
         self._read_only = False
-        self._leaving = False
+        self._leaving = self._over = False
         self._farewell: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._asking = Asking(
@@ -117,6 +118,11 @@ class Owner:
             fs_type=self._vigil.health.fs_type,
             read_only=self._vigil.health.read_only,
         )
+
+    @property
+    def read_only(self) -> bool:
+        """Whether it cannot be written to, or will not be once it is open."""
+        return self._read_only or self._vigil.health.read_only
 
     def problems(self) -> tuple[Problem, ...]:
         """What a person should know about this tomb."""
@@ -199,13 +205,16 @@ class Owner:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is open and nothing under way."""
-        return self._life.state in IDLE
+        """Whether nothing is open and nothing under way, and no key is left in a mapping."""
+        return self._life.state in IDLE and not self.volume.unwiped()
 
     def end(self) -> None:
         """The end of an idle owner, whose tomb is not configured any more."""
+        # This may be running in its task, which has more in its inbox.
+        self._over = True
         if self._task:
             self._task.cancel()
+        self._asking.cancel()
 
     async def leave(self) -> None:
         """Put nothing in the tomb's place any more: whoever stops everything unmounts it."""
@@ -229,7 +238,7 @@ class Owner:
         await self._take(found)
         self.known = True
         self._changed()
-        while True:
+        while not self._over:
             item = await self._inbox.get()
             try:
                 await self._handle(item)
@@ -271,11 +280,14 @@ class Owner:
             await self._act(action)
         if self._life.work is None:
             self._force = 0.0
-            if before.work and self._life.state is TombState.OPEN:
-                # What it is mounted on may be gone since, with nobody listening.
+            opened = before.work and self._life.state is TombState.OPEN
+            if opened or before.work is Action.EJECT:
+                # What it is on may be gone since, with nobody listening.
                 self._inbox.put_nowait(Look())
             if before.work and self._life.state in IDLE:
                 self._works.fallback.ensure()
+                # By itself the collector would let the garbage of many openings add up first.
+                gc.collect()
             self._read_mapping()
             if self._life.state in IDLE:
                 self._read_only = False

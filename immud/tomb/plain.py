@@ -39,8 +39,8 @@ def _look(devnode: str, number: str, mapping: str, uuid: str) -> tuple[str, str,
     fs_type, found = blkid.probe(node, tuple(FILE_SYSTEMS))
     if not fs_type or found.lower() != uuid:
         raise WrongVolume(
-            f"The drive {devnode} answers to the name, but has "
-            f"{f'the file system {found}' if fs_type else 'no file system for a tomb'} on it, and "
-            f"not {uuid}, as the configuration says."
+            f"{devnode} matches the tomb's identifiers but has "
+            f"{f'the file system {found}' if fs_type else 'no file system for a tomb'} on it, "
+            f"instead of {uuid}, as the configuration says."
         )
     return mapping, fs_type, found, False, check.is_sound(fs_type, node)

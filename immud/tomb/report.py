@@ -50,8 +50,8 @@ def problems(
         found += volume.notes
     if state.stale and life.state is TombState.OPEN:
         text = (
-            f"Tomb {name} was not closed the last time, and what its log has of the last changes "
-            "is not shown: that takes an opening that may write."
+            f"Tomb {name} was not closed cleanly; its latest changes are in the journal and not "
+            "visible while it is read-only. Open it writable to replay them."
         )
         found.append(Problem(Severity.NOTICE, "tomb-stale", text, data))
     if state.fault and life.state is TombState.OPEN:

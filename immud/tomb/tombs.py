@@ -82,7 +82,6 @@ class Tombs:
     def _works(self, config: TombConfig) -> Works:
         volume = Volume(config, self._lookup, self._nudge, self._headstart)
         around = [c.mount for c in self._wanted.values() if within(config.mount, c.mount)]
-        fallback = Fallback(config, volume.target, self._managers, self._settled)
         turn = self._turns.setdefault(min(around, key=len), asyncio.Lock())
         nest = Nest(
             volume,
@@ -90,6 +89,7 @@ class Tombs:
             turn,
             lambda: self._outer(config),
         )
+        fallback = Fallback(config, nest, self._managers, self._settled)
         return Works(volume, fallback, nest)
 
     async def _outer(self, config: TombConfig) -> None:
@@ -139,7 +139,7 @@ class Tombs:
     def _settled(self) -> None:
         self._moved.set()
         self._moved.clear()
-        if any(owner.config != self._wanted.get(name) for name, owner in self._owners.items()):
+        if self._behind:
             self._apply()
         devices = {*self._open_nodes(), *self._remote_drives()}
         self._kernel_log.listen(self._heard, frozenset(devices))
@@ -197,13 +197,16 @@ class Tombs:
         if event.what is What.REMOVED:
             self._devices.pop(event.device.key, None)
             self._nudge.set()
+            if self._behind:
+                # It may be the mapping that somebody held.
+                self._settled()
         else:
             self._devices[event.device.key] = event.device
         self._look()
 
     def mounts(self, reading: Reading) -> None:
         """The mount table changed."""
-        for owner in self._owners.values():
+        for owner in tuple(self._owners.values()):
             owner.seen(reading)
         if self._abandoned.look(self._targets(), reading):
             self._changed()
@@ -235,6 +238,11 @@ class Tombs:
         self._announcements.look_again()
         self._announce()
 
+    @property
+    def _behind(self) -> bool:
+        """Whether the configuration is another than that of a tomb which was in use."""
+        return any(o.config != self._wanted.get(name) for name, o in self._owners.items())
+
     def _apply(self) -> None:
         for name, config in self._wanted.items():
             owner = self._owners.get(name)
@@ -246,8 +254,7 @@ class Tombs:
                 owner.reconfigure(config, self._works(config))
         for name in set(self._owners) - set(self._wanted):
             if self._owners[name].idle:
-                # Its task ends on its own: this may be running in it.
-                asyncio.get_running_loop().call_soon(self._owners.pop(name).end)
+                self._owners.pop(name).end()
         self._abandoned.look(self._targets(), Reading())
 
     def _targets(self) -> set[str]:
@@ -266,7 +273,7 @@ class Tombs:
 
     async def stop(self, close: bool) -> None:
         """End all owners; with `close` the open tombs are closed first, and holders ended."""
-        for owner in self._owners.values():
+        for owner in tuple(self._owners.values()):
             await owner.leave()
         self._announcements.close()
         if close:
@@ -275,7 +282,7 @@ class Tombs:
             for level in sorted({depth(o.volume.target) for o in owners})[::-1]:
                 equal = [o for o in owners if depth(o.volume.target) == level]
                 await asyncio.gather(*map(self._put_away, equal))
-        for owner in self._owners.values():
+        for owner in tuple(self._owners.values()):
             await owner.stop()
         self._headstart.close()
         self._remote.stop()

@@ -137,12 +137,16 @@ class Volume:
         """The numbers the mapping's file system goes by.
 
         A btrfs has one of its own, and one for each subvolume: that of what is mounted is the one
-        by which a loop device on a file in it is known.
+        by which a loop device on a file in it is known: but for a mount behind a server, which may
+        keep us waiting.
         """
         numbers = set()
-        for entry in mountinfo.read():
+        entries = mountinfo.read()
+        for entry in entries:
             if mounts.on_btrfs(entry, mapping.nodes):
                 numbers.add(entry.dev)
+                if table.asks(mountinfo.way(entries, entry.target)):
+                    continue
                 with suppress(OSError):  # unmounted in the meantime
                     mount, device, _ = statmount.where(entry.target)
                     if mount == entry.id:  # and nothing is mounted over it

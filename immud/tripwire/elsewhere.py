@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from immud.early import mountinfo, namespaces
 from immud.model import Breach
+from immud.tomb.holders import cgroup_of, unit_of
 from immud.tripwire.rule import Broken, Expected, judge_other
 
 Sight = tuple[str, str, str, str, int, int, str, str]
@@ -85,10 +86,6 @@ def command(pid: int) -> str:
 
 def unit(pid: int) -> str:
     """The unit a process belongs to, the innermost; empty where it has ended or is in none."""
-    with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("0::"):
-                parts = line.rstrip("\n").split("/")
-                units = [part for part in parts if part.endswith((".service", ".scope"))]
-                return units[-1] if units else ""
+    with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+        return unit_of(cgroup_of(file.read()))
     return ""

@@ -5,7 +5,7 @@ Nothing comes round: each timer here follows something that happened, and ends w
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,7 +15,17 @@ from immud.early.facts import Facts
 from immud.early.observe import Observed
 from immud.early.plan import BootPlan
 from immud.errors import ImmudError
-from immud.model import Breach, Finding, LinkFact, Problem, Severity, TombState, TombView, Tripwire
+from immud.model import (
+    Breach,
+    Finding,
+    JobView,
+    LinkFact,
+    Problem,
+    Severity,
+    TombState,
+    TombView,
+    Tripwire,
+)
 from immud.tripwire import elsewhere, places
 from immud.tripwire.book import Book
 from immud.tripwire.expect import expect
@@ -54,13 +64,17 @@ class Guard:
         changed: Callable[[], None],
         look: Callable[[], None],
         policy: Callable[[], Tripwire],
-        reconcile: Callable[[], object],
+        reconcile: Callable[[], Awaitable[JobView]],
     ) -> None:
         self._plan, self._facts = plan, facts
         self._tombs, self._changed, self._look = tombs, changed, look
         self._policy = policy
         self._relock = Relock(
-            policy, reconcile=reconcile, look=look, look_elsewhere=self._survey_again
+            policy,
+            reconcile=reconcile,
+            look=look,
+            stands=lambda finding: finding.id in self._book.findings,
+            look_elsewhere=self._survey_again,
         )
         self._log = log.get()
         self._book = Book()

@@ -2,6 +2,8 @@
 
 import os
 
+from immud.early.observe import unit_name
+
 # Where only the system's own administrator, a package, or a generator at boot can put a mount unit
 # (systemd.unit(5)): not where systemd-mount(1) puts those it makes on the fly.
 UNITS = (
@@ -17,19 +19,6 @@ def is_declared(path: str) -> bool:
     """
     name = f"{unit_name(path)}.mount"
     return any(os.path.lexists(f"{directory}/{name}") for directory in UNITS)
-
-
-def unit_name(path: str) -> str:
-    """The name of a path's unit without its suffix, as systemd-escape(1) with --path."""
-    parts = [part for part in path.split("/") if part]
-    text = "\0".join(parts)
-    name = "".join(
-        "-" if byte == 0
-        else chr(byte) if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in ":_.")
-        else f"\\x{byte:02x}"
-        for byte in os.fsencode(text)
-    )  # fmt: skip
-    return (f"\\x2e{name[1:]}" if name.startswith(".") else name) or "-"
 
 
 def device(node: str) -> str:

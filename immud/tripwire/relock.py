@@ -5,16 +5,18 @@ we do: after a few times it is only said.
 """
 
 import asyncio
+import errno
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from immud import log
 from immud.child import in_child
 from immud.early import kernel
 from immud.errors import ImmudError
-from immud.model import Breach, Finding, Tripwire
+from immud.model import Breach, Finding, JobView, Tripwire
 
 LIMIT, WITHIN = 3, 600.0
 """So many times for a path in so many seconds."""
@@ -30,19 +32,24 @@ _STEPS = (Breach.UNMOUNTED, Breach.LINK)
 
 
 class Relock:
-    """`reconcile` starts what Reconcile does, the others have the outcome looked at."""
+    """`reconcile` does what Reconcile does, and looks; the others have the outcome looked at.
+
+    `stands` says whether a finding is still one.
+    """
 
     def __init__(
         self,
         policy: Callable[[], Tripwire],
         *,
-        reconcile: Callable[[], object],
+        reconcile: Callable[[], Awaitable[JobView]],
         look: Callable[[], None],
+        stands: Callable[[Finding], bool],
         look_elsewhere: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy, self._reconcile, self._clock = policy, reconcile, clock
         self._look, self._look_elsewhere = look, look_elsewhere
+        self._stands = stands
         self._log = log.get()
         self._done: dict[str, list[float]] = defaultdict(list)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -53,23 +60,22 @@ class Relock:
             return
         if not self.allowed(finding.path):
             self._log.warning(
-                f"{finding.path} is not put back again: it was changed more than {LIMIT} times "
+                f"{finding.path} is not restored again: it was changed more than {LIMIT} times "
                 f"in {WITHIN / 60:.0f} minutes; find out by whom.",
                 **_fields(finding),
             )
             return
         if finding.kind in _STEPS and not finding.namespace:
-            self._say(finding)
-            self._reconcile()
+            self._start(self._perform_steps(finding))
         elif finding.kind in _ATTRIBUTES:
-            task = asyncio.get_running_loop().create_task(self._put_back(finding), name="relock")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._set_attributes(finding))
         else:
-            self._log.warning(
-                f"{finding.path} cannot be put back by itself; see: immud verify",
-                **_fields(finding),
-            )
+            self._say_it_stays(finding)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="relock")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def allowed(self, path: str) -> bool:
         """Whether it may be done once more; counts it if so."""
@@ -81,7 +87,15 @@ class Relock:
         done.append(now)
         return True
 
-    async def _put_back(self, finding: Finding) -> None:
+    async def _perform_steps(self, finding: Finding) -> None:
+        ended = await self._reconcile()
+        # Nothing replaces a link of somebody's, nor mounts at runtime what has another source.
+        if self._stands(finding):
+            self._say_it_stays(finding, reason=ended.error)
+        else:
+            self._say(finding)
+
+    async def _set_attributes(self, finding: Finding) -> None:
         attributes = _ATTRIBUTES[finding.kind]
         try:
             if finding.namespace:
@@ -91,9 +105,12 @@ class Relock:
             else:
                 kernel.mount_setattr(finding.path, set_=attributes)
         except (OSError, ImmudError, RuntimeError) as error:
-            self._log.error(f"{finding.path} could not be put back: {error}", **_fields(finding))
-            return
-        self._say(finding)
+            self._log.error(
+                f"{finding.path} could not be restored: {error}; see: immud verify",
+                **_fields(finding),
+            )
+        else:
+            self._say(finding)
         if finding.namespace:
             self._look_elsewhere()
         else:
@@ -101,18 +118,29 @@ class Relock:
 
     def _say(self, finding: Finding) -> None:
         self._log.notice(
-            f"Putting {finding.path} back, as its policy is.",
+            f"{finding.path} was restored (policy: relock).",
             message_id=log.MessageId.RELOCKED,
             **_fields(finding),
         )
 
+    def _say_it_stays(self, finding: Finding, reason: str = "") -> None:
+        self._log.warning(
+            f"{finding.path} cannot be restored automatically; see: immud verify",
+            **_fields(finding),
+            **({"reason": reason} if reason else {}),
+        )
+
 
 def set_elsewhere(pid: int, namespace: int, path: str, attributes: int) -> None:
-    """In a child: set attributes of a mount in the namespace of a process."""
+    """In a child: set attributes of a mount in the namespace of a process.
+
+    Raises OSError, ESRCH where the process is in that namespace no more.
+    """
     fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    if os.fstat(fd).st_ino == namespace:
-        kernel.setns(fd)
-        kernel.mount_setattr(path, set_=attributes)
+    if os.fstat(fd).st_ino != namespace:
+        raise OSError(errno.ESRCH, os.strerror(errno.ESRCH))
+    kernel.setns(fd)
+    kernel.mount_setattr(path, set_=attributes)
 
 
 def _fields(finding: Finding) -> dict[str, object]:

@@ -37,7 +37,7 @@ _SYS_LISTMOUNT = 458
 _SB_RDONLY = 1
 # MOUNT_ATTR_*, in the order in which the kernel prints them in mountinfo (show_mnt_opts()).
 _OPTIONS = ((0x02, "nosuid"), (0x04, "nodev"), (0x08, "noexec"))
-_ATIME, _NOATIME, _STRICTATIME, _NODIRATIME, _NOSYMFOLLOW = 0x70, 0x10, 0x20, 0x80, 0x200000
+_ATIME, _NOATIME, _NODIRATIME, _NOSYMFOLLOW = 0x70, 0x10, 0x80, 0x200000
 
 _REQUEST = struct.Struct("=IIQQ")  # struct mnt_id_req, MNT_ID_REQ_SIZE_VER0
 # struct statmount up to mnt_point, and sb_source further on.

@@ -54,9 +54,14 @@ def _takes_writes(path: str) -> bool:
 
 
 def _name(entry: MountEntry) -> str:
-    """The device's name in the kernel, such as `sda2`; of btrfs, whose number is its own, too."""
+    """The device's name in the kernel, such as `sda2` or `dm-0`."""
     with suppress(OSError):
         return os.path.basename(os.readlink(f"/sys/dev/block/{entry.dev}"))
+    # The number of a btrfs is its own, and its device has the name it was mounted by.
+    with suppress(OSError):
+        device = os.stat(entry.source).st_rdev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        return os.path.basename(os.readlink(f"/sys/dev/block/{number}"))
     return os.path.basename(entry.source)
 
 

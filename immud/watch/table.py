@@ -5,6 +5,7 @@ that has everything is read once a look, and few of its lines are parsed.
 """
 
 import errno
+import os
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 
@@ -17,10 +18,38 @@ Boring = Callable[[str, str, str], bool]
 """Whether a mount can be left out of account, by its device, its root and its target."""
 
 
+_SERVERS = frozenset(
+    {"9p", "afs", "autofs", "ceph", "cifs", "fuse", "fuseblk", "nfs", "nfs4", "smb3", "virtiofs"}
+)
+
+
 @cache
 def is_quick() -> bool:
     """Whether the kernel shows single mounts; it does not change its mind."""
     return statmount.available()
+
+
+def asks(passed: Iterable[MountEntry]) -> bool:
+    """Whether a walk through these mounts asks a server, which may not answer.
+
+    That of / does not count: nothing goes on without it.
+    """
+    return any(_is_server(entry) and entry.target != "/" for entry in passed)
+
+
+def served(path: str) -> bool:
+    """Whether a walk to `path` asks a server on its way; none is asked to find out."""
+    if not is_quick():
+        return asks(mountinfo.way(mountinfo.read(), os.path.dirname(path)))
+    try:
+        for stop in _way(path)[1:-1]:
+            number, _ = statmount.mount_at(stop)
+            if _has_server(number) and number != statmount.mount_at("/")[0]:
+                return True
+    except OSError as error:
+        # A FUSE of somebody else's says nothing; and where nothing is, nobody is asked.
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
 
 
 class Reading:
@@ -41,11 +70,10 @@ class Reading:
         """
         wanted = sorted({*paths, "/"}, key=len)
         if not is_quick():
-            stops = {_escaped(stop) for path in wanted for stop in _way(path)}
-            return _parse(line for line in self.lines() if line.split(" ", 5)[4] in stops)
+            return self._ways(wanted)
         found: dict[str, MountEntry] = {}
         for path in wanted:
-            if entry := _at(path):
+            if entry := self._seen(path):
                 above = next((stop for stop in reversed(_way(path)[:-1]) if stop in found), None)
                 # What lies between is of no interest: a walk from the one ends on the other.
                 entry.parent = found[above].id if above else 0
@@ -54,11 +82,19 @@ class Reading:
 
     def top(self, path: str) -> MountEntry | None:
         """The mount seen at exactly `path`, if there is one."""
-        return _at(path) if is_quick() else mountinfo.top(self.visible((path,)), path)
+        return self._seen(path) if is_quick() else mountinfo.top(self._ways((path,)), path)
+
+    def _seen(self, path: str) -> MountEntry | None:
+        return mountinfo.top(self._ways((path,)), path) if served(path) else _at(path)
+
+    def _ways(self, paths: Iterable[str]) -> tuple[MountEntry, ...]:
+        """All mounts on the ways to `paths`."""
+        stops = {_escaped(stop) for path in paths for stop in _way(path)}
+        return _parse(line for line in self.lines() if line.split(" ", 5)[4] in stops)
 
     def stack(self, path: str) -> tuple[MountEntry, ...]:
         """All mounts at exactly `path`, also those another one hides there."""
-        if not is_quick():
+        if not is_quick() or served(path):
             target = _escaped(path)
             return _parse(line for line in self.lines() if line.split(" ", 5)[4] == target)
         found = []
@@ -152,6 +188,15 @@ def _under(entry: MountEntry, path: str) -> MountEntry | None:
     if under and under.target == path:
         under.source = under.source or _source(under.id)
     return under
+
+
+@lru_cache(maxsize=256)
+def _has_server(number: int) -> bool:
+    return _is_server(statmount.statmount(number))
+
+
+def _is_server(entry: MountEntry) -> bool:
+    return entry.fstype.partition(".")[0] in _SERVERS
 
 
 @lru_cache(maxsize=64)

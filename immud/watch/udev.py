@@ -25,7 +25,7 @@ from immud.watch.devices import (
 )
 
 CONTROL = "/run/udev/control"
-# What 65-immud.config.rules puts on each device with something on it that blkid(8) knows.
+# What 65-immud.rules puts on each device with something on it that blkid(8) knows.
 TAG = "immud"
 # So many events are read in one turn of the loop: a flood of them keeps nobody else waiting, such
 # as who has to hear that a drive was pulled. What they mean is looked at once a turn.

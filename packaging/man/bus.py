@@ -31,7 +31,7 @@ and objects that come and go by the
 .B ObjectManager
 of /org/immud1.
 .B org.freedesktop.LogControl1
-is on /org/freedesktop/LogControl1.
+is on /org/freedesktop/LogControl1, and sets the log level of the running daemon.
 """
 
 TAIL = """\

@@ -1,6 +1,8 @@
-"""Prints immud(1), made from the table the command line itself is made from."""
+"""Prints immud(1), made from the table the command line itself is made from and the catalog."""
 
-from roff import escape
+import re
+
+from roff import TREE, escape
 
 import immud
 from immud.cli.command import Argument, Command
@@ -18,13 +20,55 @@ immud \\- make this system immutable, and open encrypted drives with people's da
 .SH DESCRIPTION
 immud keeps / and /usr read-only and people's data in tombs, encrypted drives that are opened
 when they are plugged in.
-What concerns the running daemon is asked of it over D-Bus, as
+status, verify, watch, open, close and eject ask the running daemon over D-Bus, as
 .BR org.immud1 ;
-plan, enable, disable, adopt, release and tomb work without one.
+all other commands work without it.
+.SH OPTIONS
+.TP
+.BR \\-h ", " \\-\\-help
+Print the commands, or the arguments of one.
+.TP
+.B \\-\\-version
+Print the version.
 .SH COMMANDS
 """
 
 TAIL = """\
+.SH ADOPTION
+A directory of the layout with something in it is never moved at boot: it stays where it is, stays
+writable, and is reported as
+.B unadopted
+until
+.B immud adopt
+is run.
+On one file system that is one atomic exchange for each path.
+.PP
+Where /var is another file system, or another btrfs subvolume, the directory is copied to a hidden
+place next to its target, compared byte by byte, and only then exchanged with the link.
+Nobody may work in it meanwhile: run it from a login as root.
+A copy for which there is no room is not begun, and one that was interrupted is resumed by the next
+run.
+The original stays, as
+.I /home.immud\\-adopted
+for /home, until
+.BR "immud adopt \\-\\-finish" .
+.B immud release
+copies back in the same way.
+.PP
+A path such as /home that has a file system of its own by a line of
+.BR fstab (5)
+is mounted at /var/home instead: the line gets the new mount point, and the old line stays before it
+as a comment, until
+.B immud release
+restores it.
+Where a unit of yours mounts it, or systemd does by itself because of the partition's GPT type,
+adopt refuses and prints the commands that change that.
+.PP
+A path whose
+.B kind
+was changed in the configuration, from link to bind or back, is switched by
+.BR "immud adopt" ,
+without a copy.
 .SH EXIT STATUS
 .TP
 .B 0
@@ -47,7 +91,42 @@ That of
 is the command's, 127 if there is no such command, and
 .BR pkexec (1)'s
 where that asked in vain.
-.SH FILES
+.SH ENVIRONMENT
+.TP
+.B NO_COLOR
+If it is set and not empty, nothing is printed in colour.
+.TP
+.B IMMUD_LEASE
+Set by
+.B immud unlock
+for its command: the id of the lease.
+It is not set where no lease was needed, because / and /usr are writable.
+.SH METRICS
+What
+.B immud verify \\-\\-metrics
+writes, as OpenMetrics text:
+.TP
+.B immud_up
+1 if the daemon answered, 0 if not.
+.TP
+.B immud_intact
+1 if everything protected is as the boot left it, 0 if not; left out where that is not known.
+.TP
+.BR immud_findings { kind , path }
+How many findings of this kind there are for this path.
+.TP
+.B immud_findings_now
+How many findings there are; left out, as is immud_findings, where not everything could be looked
+at.
+.TP
+.B immud_verified_timestamp_seconds
+When the file was written.
+.SH MESSAGES
+What immud writes to the journal can be found by its MESSAGE_ID, as in
+.BR "journalctl MESSAGE_ID=" \\fIID\\fR,
+and is explained by
+.BR "journalctl \\-x" .
+{messages}.SH FILES
 .TP
 .I /etc/immud/immud.toml
 The configuration, see
@@ -92,6 +171,14 @@ def usage(argument: Argument) -> str:
     return f"[\\fB{escape(flags[-1])}\\fR{value}]"
 
 
+def messages() -> str:
+    """The journal's messages, as the catalog has them; a name in capitals is that of a field."""
+    text = (TREE / "units/immud.catalog").read_text(encoding="utf-8")
+    text = re.sub("@IMMUD_([A-Z]+)@", r"\1", text)
+    found = re.findall(r"^-- ([0-9a-f]{32})\nSubject: (.+)$", text, re.MULTILINE)
+    return "".join(f".TP\n.B {number}\n{escape(subject)}.\n" for number, subject in found)
+
+
 def section(command: Command, before: str = "immud") -> str:
     """What the page says of one command, which comes after `before`, and of those after it."""
     name = f"{before} {command.name}"
@@ -108,4 +195,9 @@ def section(command: Command, before: str = "immud") -> str:
     return "\n".join(lines) + "\n" + inner
 
 
-print(HEAD.format(version=immud.__version__) + "".join(map(section, COMMANDS)) + TAIL, end="")
+print(
+    HEAD.format(version=immud.__version__)
+    + "".join(map(section, COMMANDS))
+    + TAIL.replace("{messages}", messages()),
+    end="",
+)

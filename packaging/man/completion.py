@@ -84,7 +84,11 @@ def cases() -> Iterator[str]:
     yield "    esac"
     yield '    case "$command" in'
     everything = " ".join(command.name for command in COMMANDS)
-    yield f"    '') COMPREPLY=($(compgen -W {quote(everything)} -- \"$word\")) ;;"
+    yield "    '')"
+    yield f"        local first={quote(everything)}"
+    yield '        if [[ $word == -* ]]; then first="--help --version"; fi'
+    yield '        COMPREPLY=($(compgen -W "$first" -- "$word"))'
+    yield "        ;;"
     for words, command in walk(COMMANDS):
         flags = [flag for flags, _ in command.arguments for flag in flags if flag.startswith("-")]
         after = [inner.name for inner in command.commands]

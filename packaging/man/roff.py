@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 # The tree this is in, as a checkout or as the source of the package: not what is installed.
-sys.path.insert(0, str(next(p for p in Path(__file__).resolve().parents if (p / "immud").is_dir())))
+TREE = next(p for p in Path(__file__).resolve().parents if (p / "immud").is_dir())
+sys.path.insert(0, str(TREE))
 
 
 def escape(text: str) -> str:

@@ -14,6 +14,16 @@ ExecStart=
 ExecStart=-/sbin/agetty {} --noclear --keep-baud - 115200 dumb
 """
 
+# As fsck is, of a disk that was not taken away in order.
+CHECK = """[Unit]
+DefaultDependencies=no
+After=immud.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=sleep 3
+"""
+
 
 def configure(machine: Container, config: str, getty: str) -> None:
     machine.disk.write("/etc/immud/immud.toml", config)
@@ -100,14 +110,37 @@ def test_what_fstab_mounts_in_its_place_comes_after_and_goes_before(empty: Conta
     assert said.index("Unmounted var-home.mount") < said.index("Stopped immud.service")
 
 
+def test_what_fstab_mounts_late_in_its_place_is_waited_for(empty: Container) -> None:
+    """A disk with homes that is checked for long: no empty homes in its stead, nor below it."""
+    configure(empty, DEFAULT, "--autologin alice")
+    enable(empty)
+    empty.disk.run("sh", "-c", "echo tmpfs /var/home tmpfs size=1M 0 0 >>/etc/fstab")
+    empty.disk.write("/etc/systemd/system/check.service", CHECK)
+    late = "[Unit]\nRequires=check.service\nAfter=check.service\n"
+    empty.disk.write("/etc/systemd/system/var-home.mount.d/late.conf", late)
+    empty.boot()
+    empty.wait_until("grep", "-q", "/var/home", "/proc/mounts")
+    in_order(empty, "immud.service", "check.service", "var-home.mount")
+    assert empty.system_state() == "running"
+    empty.run("flock", "--shared", "--timeout", "15", "/run/immud/logins", "true")
+    assert len(empty.mounts("/var/home")) == 1
+    assert "size=1024k" in empty.run("grep", " /var/home ", "/proc/mounts").stdout
+    assert "in memory" not in empty.run("immud", "status").stdout
+    told = [text for text in empty.messages("-b", "-u", "immud") if " waits for " in text]
+    assert told == [
+        "Tomb home waits for var-home.mount, which systemd starts; see: systemctl list-jobs"
+    ]
+    assert "FAILED" not in empty.poweroff()
+
+
 def test_nobody_is_let_in_but_root(adopted_container: Container) -> None:
     configure(adopted_container, NOLOGIN, "--skip-login --login-options alice")
     adopted_container.disk.run("passwd", "--lock", "root")
     said = enable(adopted_container)
-    assert "root cannot log in" in said
+    assert "root has no way to log in" in said
     assert "passwd root" in said
     adopted_container.disk.run("passwd", "--unlock", "root")
-    assert "root cannot log in" not in enable(adopted_container)
+    assert "root has no way to log in" not in enable(adopted_container)
     adopted_container.boot()
     # login(1) on the console, of somebody who has not even been asked for a password
     refusal = "Plug in the drive labelled Ada, then log in."

@@ -1,6 +1,6 @@
 """A machine that twice did not come up comes up the third time, and says why."""
 
-from tests.boot.test_elsewhere import STATE
+from tests.boot.test_elsewhere import KIOSK, STATE
 from tests.support.container import Container
 from tests.support.layout import complaints
 
@@ -49,13 +49,6 @@ def test_switched_off_before_the_end_is_no_failure(adopted_container: Container)
         machine.wait_until("systemctl", "is-active", "--quiet", "immud")
         assert not machine.succeeds("touch", "/usr/x")
         machine.poweroff()
-
-
-KIOSK = """[Unit]
-Requires=basic.target
-After=basic.target
-AllowIsolate=yes
-"""
 
 
 def test_a_boot_into_another_target_comes_to_its_end_there(adopted_container: Container) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.boot.test_elsewhere import STATE, configure, enable, problems
+from tests.boot.test_elsewhere import HELLO, STATE, configure, enable, problems
+from tests.boot.test_versions import origin
 from tests.support.container import Container
 from tests.support.layout import complaints
 from tests.support.process import CommandFailed
@@ -29,11 +30,11 @@ def test_enable_refuses_and_says_where(container: Container) -> None:
 def test_the_last_good_plan_is_used(container: Container) -> None:
     enable(container)
     container.boot()
-    for text, said in BAD.values():
+    for name, (text, said) in BAD.items():
         container.run("tee", "/etc/immud/immud.toml", input=text)
         container.reboot()
         assert container.run(*STATE).stdout == 's "degraded"\n'
-        assert said in problems(container)
+        assert ("plan-outdated" if name == "no source" else said) in problems(container)
         assert container.failed_units() == []
         assert container.succeeds("systemctl", "is-active", "-q", "console-getty")
         assert complaints(container) == []
@@ -68,3 +69,30 @@ def test_a_changed_configuration_is_compiled_on_the_spot(container: Container) -
     )
     assert '"/srv"' not in told.stdout
     assert '"/home"' in told.stdout
+    assert origin(container) == "fresh"
+    container.reboot()
+    assert origin(container) == "compiled"
+
+
+def test_another_var_waits_for_immud_enable(container: Container) -> None:
+    """Which has systemd told what to wait for and what to hold back."""
+    enable(container)
+    configure(container, '[var]\nsource = "/data/var"\n[boot]\nhold_back = ["hello.service"]\n')
+    container.disk.run("mkdir", "/data")
+    container.disk.run("cp", "-a", "/var", "/data")
+    container.disk.write("/data/var/.immud", "")
+    container.disk.write("/etc/systemd/system/hello.service", HELLO)
+    container.disk.run("systemctl", "enable", "hello.service")
+    container.boot()
+    assert container.run(*STATE).stdout == 's "degraded"\n'
+    assert "plan-outdated" in problems(container)
+    assert container.failed_units() == []
+    assert complaints(container) == []
+    assert not container.succeeds("test", "-e", "/var/.immud")
+    container.run("immud", "enable")
+    container.reboot()
+    assert container.run(*STATE).stdout == 's "running"\n'
+    assert container.succeeds("test", "-e", "/var/.immud")
+    held = container.run("systemctl", "show", "-P", "Requires", "hello.service").stdout
+    assert "immud-sources.target" in held
+    assert complaints(container) == []

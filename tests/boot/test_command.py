@@ -26,7 +26,7 @@ def test_status_plan_enable_and_disable(container: Container) -> None:
     assert again == "Enabled already, and the boot plan is up to date.\n"
     # A daemon that runs knows of a new tomb at once.
     container.run("tee", "/etc/immud/immud.toml", input='[tomb.home]\nlabel = "mine"\n')
-    assert "from now on" in container.run("immud", "enable").stdout
+    assert "The tombs follow the configuration now." in container.run("immud", "enable").stdout
     (tomb,) = json.loads(container.run("immud", "status", "--json").stdout)["tombs"]
     assert tomb["name"] == "home"
     container.run("immud", "disable")

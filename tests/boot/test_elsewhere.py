@@ -72,6 +72,59 @@ def test_units_enabled_in_another_etc_start_in_the_same_boot(container: Containe
     assert failures(container, container.poweroff()) == set()
 
 
+def test_a_source_taken_out_while_its_etc_is_shown(container: Container) -> None:
+    """What the next boot does is decided in the disk's own /etc."""
+    source = '[etc]\nsource = "/data/etc"\n'
+    toml = "/etc/immud/immud.toml"
+    configure(container, source)
+    container.disk.run("mkdir", "-p", "/data/etc")
+    enable(container, "--seed")
+    container.boot()
+    container.run("touch", "/etc/kept")
+    container.run("immud", "disable")
+    container.run("rm", toml)
+    container.run("immud", "enable")
+    container.reboot()
+    assert not container.succeeds("test", "-e", "/etc/kept")
+    healthy(container)
+    container.run("tee", toml, input=source)
+    container.run("immud", "enable")
+    container.reboot()
+    assert container.succeeds("test", "-e", "/etc/kept")
+    container.run("rm", toml)
+    container.run("immud", "enable")
+    container.run("immud", "disable")
+    container.reboot()
+    assert container.succeeds("touch", "/usr/x")
+    assert not container.succeeds("test", "-e", "/etc/kept")
+    assert container.run("systemctl", "is-enabled", "immud", check=False).stdout == "disabled\n"
+    # apt has nothing left of it that would keep the package from being removed
+    container.run("apt-get", "-y", "purge", "immud")
+    assert failures(container, container.poweroff()) == set()
+
+
+KIOSK = """[Unit]
+Requires=basic.target
+After=basic.target
+AllowIsolate=yes
+"""
+
+
+def test_so_they_do_where_the_command_line_names_the_target(container: Container) -> None:
+    configure(container, '[etc]\nsource = "/data/etc"\n')
+    container.disk.run("mkdir", "-p", "/data/etc")
+    container.disk.write("/etc/systemd/system/kiosk.target", KIOSK)
+    enable(container, "--seed")
+    container.disk.write("/data/etc/systemd/system/hello.service", HELLO)
+    wants = "/data/etc/systemd/system/kiosk.target.wants"
+    container.disk.run("mkdir", "-p", wants)
+    container.disk.run("ln", "-s", "../hello.service", wants + "/hello.service")
+    container.boot(kernel="systemd.unit=kiosk.target")
+    assert container.run("systemctl", "is-active", "hello", "kiosk.target").stdout == "active\n" * 2
+    assert container.failed_units() == []
+    assert complaints(container) == []
+
+
 def test_var_from_another_directory(container: Container) -> None:
     configure(container, '[var]\nsource = "/data/var"\n')
     container.disk.run("mkdir", "-p", "/data/var")
@@ -139,10 +192,18 @@ def a_lease_is_a_trial(machine: Container) -> None:
     assert "/usr is an image" in refused.stderr
     assert f"immud unlock -- dpkg -i {deb}\n" in refused.stderr
     assert machine.run(*database).stdout == before
-    script = f"dpkg -i {deb}; cat /usr/bin/hello; dpkg -s hello; rm /usr/origin; ! ls /usr/origin"
+    files = ("find", "/run", "-xdev", "-size", "+900k")
+    assert machine.run(*files).stdout == ""
+    script = (
+        f"dpkg -i {deb}; cat /usr/bin/hello; dpkg -s hello; rm /usr/origin; [ ! -e /usr/origin ]"
+    )
+    script += "; head -c 1M /dev/zero >/usr/much; nsenter -t 1 -m find /run -xdev -size +900k >&2"
     told = machine.run("immud", "unlock", "--", "sh", "-ec", script)
     assert "Status: install ok installed" in told.stdout
     machine.wait_until("sh", "-c", "! systemctl --plain list-units 'immud-lease-*' | grep -q Lease")
+    # What it wrote is in a file system that only it had.
+    assert told.stderr == ""
+    assert machine.run("ls", "-A", "/run/immud/leases").stdout == ""
     assert machine.run("cat", "/usr/origin").stdout == "image\n"
     assert not machine.succeeds("test", "-e", "/usr/bin/hello")
     assert not machine.succeeds("dpkg", "-s", "hello")

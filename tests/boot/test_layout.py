@@ -1,12 +1,26 @@
 """The layout in a booted system: what a person finds after `immud enable` and a reboot."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from immud.daemon import RETRIES
 from tests.support import layout as support
 from tests.support.container import Container
 from tests.support.layout import EARLY_BIRD, complaints
+
+# It has a file open that is on the root file system, from before phase 1 on.
+WRITER = """[Unit]
+DefaultDependencies=no
+Before=immud.service
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=sh -c 'exec 3>/held; systemd-notify --ready; exec sleep 1000'
+[Install]
+WantedBy=immud.service
+"""
 
 
 @pytest.fixture
@@ -75,6 +89,30 @@ def test_an_adopted_system_is_immutable_and_keeps_what_is_written(adopted: Conta
     healthy(adopted)
     assert adopted.run("cat", "/etc/kept", "/var/lib/kept").stdout == "kept\nkept\n"
     assert adopted.run("cat", "/var/home/kept").stdout == "k\n"
+
+
+SHARE = """[Mount]
+What=tmpfs
+Where=/srv
+Type=tmpfs
+Options=_netdev
+[Install]
+WantedBy=remote-fs.target
+"""
+
+
+def test_a_share_that_a_unit_mounts_is_there_and_so_is_the_layout(enabled: Container) -> None:
+    """It waits for the network, which waits for immud.service."""
+    enabled.disk.write("/etc/systemd/system/srv.mount", SHARE)
+    enabled.disk.run("systemctl", "enable", "srv.mount", "systemd-networkd.service")
+    enabled.disk.run("systemctl", "mask", "systemd-networkd-wait-online.service")
+    for _ in range(2):
+        enabled.boot()
+        assert "ordering cycle" not in " ".join(enabled.messages("-b"))
+        assert enabled.mounts("/srv")[-1][2] == "tmpfs"
+        assert enabled.failed_units() == []
+        assert complaints(enabled) == []
+        assert failures(enabled, enabled.poweroff()) == set()
 
 
 def test_the_journal_of_this_and_the_previous_boot_is_complete(adopted: Container) -> None:
@@ -157,3 +195,31 @@ def test_the_order_of_phase_1_and_those_who_write_early(adopted: Container) -> N
     # a cycle costs a job, immud's or another's, and which one is luck
     told = adopted.run("systemd-analyze", "verify", "default.target", check=False)
     assert "cycle" not in told.stdout + told.stderr
+
+
+def test_the_root_becomes_read_only_when_a_writer_lets_go(adopted_container: Container) -> None:
+    machine = adopted_container
+    machine.disk.write("/etc/systemd/system/writer.service", WRITER)
+    machine.disk.run("systemctl", "enable", "writer")
+    machine.boot()
+    assert machine.succeeds("touch", "/x")
+    assert "sleep" in machine.run("immud", "status").stdout
+    machine.run("systemctl", "stop", "writer")
+    machine.wait_until("sh", "-c", "! touch /x", timeout=sum(RETRIES[:4]) + 5)
+    machine.wait_until("immud", "verify")
+    assert machine.system_state() == "running"
+
+
+def test_nothing_becomes_read_only_after_a_phase_1_that_failed(
+    adopted_container: Container,
+) -> None:
+    """Whoever mends immud there is not to meet a /usr that changes on the way."""
+    machine = adopted_container
+    module = "/usr/lib/python3/dist-packages/immud/early/execute.py"
+    broken = "import os\nif not os.path.exists('/run/mended'):\n    del perform\n"
+    machine.disk.run("tee", "-a", module, input=broken)
+    machine.boot()
+    machine.run("touch", "/run/mended")
+    machine.wait_until("sh", "-c", "immud status --json | grep phase1-failed")
+    time.sleep(sum(RETRIES[:2]) + 1)
+    machine.run("touch", "/usr/x")

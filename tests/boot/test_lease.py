@@ -130,7 +130,10 @@ def test_on_record_while_it_lasts_and_seen_by_nobody(machine: Container) -> None
 )
 def test_kill_any_of_it_and_all_of_it_is_gone(machine: Container, who: str) -> None:
     machine.run("sh", "-c", LONG)
+    (lease,) = machine.run("ls", LEASES).stdout.split()
     machine.run("sh", "-c", f"kill -9 $({who.format(LEASES + '/*')})")
+    gone(machine)
+    assert ended(machine, lease)["IMMUD_REASON"] == "a long one"
 
 
 def test_its_time_is_up(machine: Container) -> None:
@@ -208,7 +211,7 @@ def test_on_a_terminal_with_job_control(machine: Container) -> None:
     ("argv", "status", "said"),
     [
         (("--", "no-such-thing"), 127, "no-such-thing: command not found"),
-        (("--for", "soon", "--", "true"), 2, "'soon' is no time"),
+        (("--for", "soon", "--", "true"), 2, "invalid duration 'soon'"),
         ((), 2, "say which command is to run"),
     ],
 )

@@ -119,7 +119,7 @@ def test_put_on_used_and_taken_off_nothing_is_left(stock: Container) -> None:
     stock.run("dpkg", "-i", DEB)
     stock.run("immud", "enable")
     # Nothing changes before the next boot, whoever asks.
-    assert "begins with the next boot" in stock.run("immud", "status", check=False).stderr
+    assert "takes effect at the next boot" in stock.run("immud", "status", check=False).stderr
     state = ("busctl", "get-property", "org.immud1", "/org/immud1", "org.immud1.Manager", "State")
     assert stock.run(*state, user="alice").stdout == 's "off"\n'
     assert "nothing is protected before the next boot" in stock.run("immud", "status").stdout
@@ -187,11 +187,14 @@ def test_a_removal_that_would_strand_data_is_refused(running: Container) -> None
     running.run("touch", "/elsewhere/etc/.immud")
     running.run("tee", "/etc/immud/immud.toml", input='[etc]\nsource = "/elsewhere/etc"\n')
     running.run("immud", "enable")
-    assert "would not find /etc (/elsewhere/etc)" in refused()
+    text = refused()
+    assert "would not find /etc (/elsewhere/etc)" in text
+    assert '"immud disable" and reboot' in text
     assert running.run("systemctl", "is-enabled", "immud").stdout == "enabled\n"
 
-    running.run("rm", "/etc/immud/immud.toml")
-    running.run("immud", "enable")
+    # With the drive gone for good, too.
+    running.run("rm", "-r", "/elsewhere")
+    running.run("immud", "disable")
     running.run("dpkg", "--remove", "immud")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from immud.enable.fstab import EDIT_OWN
 from tests.boot.test_package import NOISE, SUITES
 from tests.support import image
 from tests.support.container import Container
@@ -87,6 +88,64 @@ def test_a_line_of_fstab(machine: Container) -> None:
     assert "FAILED" not in machine.reboot()
     assert mounted(machine) == AT_HOME
     quiet(machine)
+
+
+def test_a_line_of_two_fstabs(machine: Container) -> None:
+    """PID 1 begins with the disk's own /etc, as phase 1 does, and goes on with another."""
+    machine.disk.run("sh", "-c", 'printf %s "$1" >>/etc/fstab', "sh", LINE)
+    machine.boot()
+    machine.run("immud", "adopt")
+    machine.poweroff()
+    machine.disk.write("/etc/immud/immud.toml", '[etc]\nsource = "/data/etc"\n')
+    machine.disk.run("mkdir", "-p", "/data/etc")
+    machine.disk.run("env", "container=chroot", "immud", "enable", "--seed")
+    machine.boot()
+    assert mounted(machine) == AT_VAR_HOME
+    machine.run("immud", "release")
+    assert "FAILED" not in machine.reboot()
+    assert mounted(machine) == AT_HOME
+    quiet(machine)
+    machine.run("immud", "adopt")
+    assert "FAILED" not in machine.reboot()
+    assert mounted(machine) == AT_VAR_HOME
+    quiet(machine)
+    # the way to the other file that enable and doctor name
+    machine.run("sh", "-c", EDIT_OWN.replace("editor /mnt/etc/fstab", "touch /mnt/etc/edited"))
+    assert not machine.succeeds("test", "-e", "/etc/edited")
+    assert complaints(machine) == []
+    machine.poweroff()
+    machine.disk.run("test", "-e", "/etc/edited")
+
+
+def test_a_unit_in_two_etcs(machine: Container) -> None:
+    machine.disk.write("/etc/systemd/system/home.mount", UNIT)
+    machine.disk.run("systemctl", "enable", "home.mount")
+    machine.disk.write("/etc/immud/immud.toml", '[etc]\nsource = "/data/etc"\n')
+    machine.disk.run("mkdir", "-p", "/data/etc")
+    machine.disk.run("env", "container=chroot", "immud", "enable", "--seed")
+    machine.boot()
+    for lines in (3, 1):
+        refused = machine.run("immud", "adopt", check=False)
+        told = re.findall(r"^    .*", refused.stderr, re.MULTILINE)
+        assert (refused.status, len(told)) == (1, lines), refused.stderr
+        machine.run("sh", "-exc", textwrap.dedent("\n".join(told)))
+    machine.run("immud", "adopt")
+    assert "FAILED" not in machine.reboot()
+    assert mounted(machine) == AT_VAR_HOME
+    quiet(machine)
+    assert complaints(machine) == []
+
+
+def test_a_line_behind_a_link(machine: Container) -> None:
+    """systemd follows the link, and enable says where to."""
+    machine.disk.run("sh", "-c", 'printf %s "$1" >>/etc/fstab', "sh", LINE)
+    machine.disk.run("sh", "-ec", "rmdir /home; mkdir /var/home; ln -s var/home /home")
+    enabled = machine.disk.run("env", "container=chroot", "immud", "enable").stderr
+    assert "and systemd mounts it where that leads; write /var/home" in " ".join(enabled.split())
+    machine.boot()
+    assert mounted(machine) == AT_VAR_HOME
+    quiet(machine)
+    assert complaints(machine) == []
 
 
 def test_a_unit_is_renamed_as_the_refusal_says(machine: Container) -> None:

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.boot.test_elsewhere import configure, enable, problems
+from tests.boot.test_elsewhere import HELLO, configure, enable, problems
 from tests.boot.test_layout import failures, healthy, layout
 from tests.support.container import Container
 from tests.support.layout import complaints
@@ -31,6 +31,35 @@ def test_the_layout_is_whole_after_it(container: Container) -> None:
     healthy(container)
     assert complaints(container) == []
     assert sorted(layout(container)) == sorted(before)
+
+
+def test_it_is_the_next_boot_for_a_system_that_was_enabled_while_it_ran(
+    container: Container,
+) -> None:
+    container.boot()
+    container.run("immud", "enable")
+    assert not container.succeeds("systemctl", "is-active", "--quiet", "immud")
+    soft_reboot(container)
+    healthy(container)
+    assert complaints(container) == []
+    assert failures(container, container.poweroff()) == set()
+
+
+def test_what_is_held_back_is_so_after_it(container: Container) -> None:
+    hold = '[boot]\nhold_back = ["hello.service"]\n'
+    configure(container, f'{hold}[var]\nsource = "/data/var"\n')
+    container.disk.run("mkdir", "-p", "/data/var")
+    enable(container, "--seed")
+    container.disk.write("/etc/systemd/system/hello.service", HELLO)
+    container.disk.run("systemctl", "enable", "hello.service")
+    container.boot()
+    assert container.run("systemctl", "is-active", "hello").stdout == "active\n"
+    # As its drive is pulled: what is mounted there would stay otherwise.
+    container.run("rm", "/var/.immud")
+    container.run("umount", "--lazy", "/var")
+    soft_reboot(container)
+    assert "source-missing" in problems(container)
+    assert container.run("systemctl", "is-active", "hello", check=False).stdout == "inactive\n"
 
 
 def test_so_it_is_with_another_etc_and_its_configuration(container: Container) -> None:

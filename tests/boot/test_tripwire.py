@@ -237,7 +237,7 @@ def test_within_milliseconds_and_with_all_a_program_needs(machine: Container) ->
 def test_reconciled_twice_at_once_there_is_one_mount(machine: Container) -> None:
     # Between looking and mounting there are some milliseconds; here they do not have to be met.
     code = "/usr/lib/python3/dist-packages/immud/early"
-    slow = 's/failed = execute.perform(todo, execute/__import__("time").sleep(0.5); &/'
+    slow = 's/failed = execute.perform(tuple/__import__("time").sleep(0.5); &/'
     machine.disk.run("sed", "-i", slow, f"{code}/main.py")
     machine.disk.run("grep", "-q", "sleep(0.5)", f"{code}/main.py")
     machine.disk.run("sh", "-c", f"rm {code}/__pycache__/main.*")
@@ -292,11 +292,37 @@ def test_a_service_s_own_namespace_and_the_policy_relock(machine: Container) -> 
     # Whoever does that once more has a reason.
     machine.run("sh", "-c", change)
     become(machine, {finding})
-    assert any("not put back again" in text for text in machine.messages("-b", "-u", "immud"))
+    assert any("not restored again" in text for text in machine.messages("-b", "-u", "immud"))
     machine.run("sh", "-c", mend)
     # Another path has the other policy, and a place that is allowed has none.
     machine.run("sh", "-c", "mount -t tmpfs x /data; mount -t tmpfs x /other")
     become(machine, {("new-mount", "/other")})
+
+
+def test_a_link_that_leads_elsewhere_is_not_put_back_and_not_forgotten(machine: Container) -> None:
+    machine.disk.write("/etc/immud/immud.toml", '[tripwire.paths]\n"/srv" = "relock"\n')
+    boot(machine)
+    change, mend, finding = TAMPERINGS["link"]
+    machine.run("sh", "-c", change)
+    machine.wait_until(
+        "sh",
+        "-c",
+        "journalctl -b -o cat -u immud | grep -q '^/srv cannot be restored automatically'",
+    )
+    assert told(machine, RELOCKED) == []
+    assert machine.run("immud", "verify", "--fix", check=False).status == 1
+    # Nor is it what this boot left after a restart, as each upgrade brings one.
+    machine.run("systemctl", "restart", "immud")
+    machine.wait_until("busctl", "status", "org.immud1")
+    become(machine, {finding})
+    machine.run("sh", "-c", mend)
+    become(machine, set())
+    # One that is gone is restored, and then that is said.
+    machine.run("sh", "-c", f"{OPEN}; rm /srv; {SHUT}")
+    machine.wait_until(
+        "sh", "-c", f"journalctl -b -o cat MESSAGE_ID={RELOCKED} | grep -q '^/srv was restored'"
+    )
+    become(machine, set())
 
 
 # What happens on machines all the time.

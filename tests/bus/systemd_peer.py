@@ -63,10 +63,6 @@ class Manager(ServiceInterface):
         return path
 
     @method()
-    def KillUnit(self, name: "s", whom: "s", number: "i"):  # noqa: N802, F821
-        print("kill", name, whom, number, flush=True)
-
-    @method()
     def Reload(self):  # noqa: N802
         print("reload", flush=True)
 

@@ -120,7 +120,7 @@ async def test_a_name_somebody_else_has(bus: PrivateBus, service: MemoryService)
     async with running(link):
         await until(lambda: link.problem is not None)
         assert link.problem is not None
-        assert "Another process is org.immud1" in link.problem.text
+        assert "Another process owns the bus name org.immud1" in link.problem.text
         await asyncio.sleep(0.2)
         assert changes == ["bus-name"]
         thief.close()

@@ -15,6 +15,8 @@ from tests.bus.conftest import descriptors
 from tests.bus.memory import MemoryService
 from tests.bus.private import PrivateBus
 
+AF_XDP = 44  # which Python has no name for
+
 
 async def write_slowly(fd: int, parts: list[bytes]) -> None:
     for part in parts:
@@ -60,6 +62,15 @@ async def test_files_and_devices_are_not_touched(tmp_path: Path) -> None:
             await read_secret(fd)
     with pytest.raises(BusError, match="a pipe, a socket or a memfd"):
         await read_secret(os.open("/dev/zero", os.O_RDONLY))
+
+
+async def test_a_socket_without_a_name_is_refused_and_let_go() -> None:
+    before = descriptors()
+    for _ in range(20):
+        fd = socket.socket(AF_XDP, socket.SOCK_RAW).detach()
+        with pytest.raises(BusError, match="cannot be read"):
+            await read_secret(fd)
+    assert descriptors() - before == set()
 
 
 async def test_too_long_and_too_late(monkeypatch: pytest.MonkeyPatch) -> None:

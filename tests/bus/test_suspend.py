@@ -12,7 +12,7 @@ import pytest_asyncio
 from immud.bus.adapter import Connection
 from immud.integration.suspend import Suspend
 from immud.jobs import Jobs, RunningJob
-from immud.model import TombConfig, TombState, TombView
+from immud.model import TombConfig, TombState
 from tests.bus.private import PrivateBus, stranger
 
 
@@ -22,17 +22,14 @@ class Tomb:
     def __init__(self, stage: "Stage", name: str, *, closes: bool, inside: str = "") -> None:
         mount = f"/var/{inside or name}/{name}" if inside else f"/var/{name}"
         suspend = "close" if closes else "keep"
-        self.config = TombConfig(name, on_suspend=suspend, mount=mount, read_only=bool(inside))
+        self.config = TombConfig(name, on_suspend=suspend, mount=mount)
+        self.read_only = bool(inside)
         self.volume = SimpleNamespace(target=mount, config=self.config)
         self.nest = SimpleNamespace(volume=self.volume, inner=lambda: self.inside)
         self.inside: list[Any] = []
         self.life = SimpleNamespace(state=TombState.OPEN)
         self.takes = 0.0
         self._stage = stage
-
-    @property
-    def view(self) -> TombView:
-        return TombView(self.config.name, self.life.state, read_only=self.config.read_only)
 
     def close(self, uid: int, options: dict[str, Any]) -> RunningJob:
         assert options["force"]
@@ -47,7 +44,7 @@ class Tomb:
         return self._stage.jobs.start("close", "/", uid, work)
 
     def open(self, uid: int, options: dict[str, Any], passphrase: bytes | None) -> None:
-        assert options == {"read-only": self.config.read_only}
+        assert options == {"read-only": self.read_only}
         self._stage.become(self.config.name, TombState.OPEN)
 
 
@@ -145,6 +142,36 @@ async def test_a_drive_that_comes_back_later(stage: Stage) -> None:
     assert await stage.heard() == LOCKED
 
 
+@pytest.mark.parametrize("in_time", [True, False])
+async def test_a_second_sleep_does_not_forget_the_first(stage: Stage, in_time: bool) -> None:
+    await stage.logind()
+    for name in ("home", "other"):
+        stage.tomb(name, closes=True)
+    await stage.connect()
+    assert await stage.heard() == LOCKED
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    stage.become("home", TombState.ABSENT)
+    stage.tell("wake")
+    assert await stage.heard() == "awake"
+    assert await stage.heard() == LOCKED
+    if not in_time:
+        # Nothing happened for hours.
+        stage.suspend._until = asyncio.get_running_loop().time() - 1
+    stage.tell("sleep")
+    assert await stage.heard() == "asleep"
+    stage.tell("wake")
+    assert await stage.heard() == "awake"
+    stage.become("home", TombState.PRESENT)
+    assert await stage.heard() == LOCKED
+    assert stage.said.count("other open") == 2
+    if in_time:
+        await stage.until(lambda: "home open" in stage.said)
+    else:
+        await asyncio.sleep(0.2)
+        assert "home open" not in stage.said
+
+
 async def test_sleep_is_not_put_off_for_ever(stage: Stage) -> None:
     await stage.logind()
     stage.tomb("home", closes=True).takes = 60
@@ -193,7 +220,7 @@ async def test_without_logind_it_says_so_until_there_is_one(stage: Stage) -> Non
 async def test_one_that_is_unlocked_and_waits_is_closed_too(stage: Stage) -> None:
     await stage.logind()
     home = stage.tomb("home", closes=True)
-    home.life.state = TombState.CHECKING
+    home.life.state, home.read_only = TombState.CHECKING, True
     await stage.connect()
     assert await stage.heard() == LOCKED
     stage.tell("sleep")

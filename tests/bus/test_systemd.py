@@ -1,7 +1,6 @@
 """systemd's manager, played by a process of its own."""
 
 import asyncio
-import signal
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 
@@ -66,8 +65,6 @@ async def test_the_rest(stage: Stage) -> None:
     assert await stage.systemd.system_state() == "degraded"
     await stage.systemd.reload()
     assert await stage.asked() == "reload"
-    await stage.systemd.kill_unit("good.service", signal.SIGKILL)
-    assert await stage.asked() == "kill good.service all 9"
 
 
 async def test_a_bus_that_goes_meanwhile(stage: Stage) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from immud.early import attempts, facts, kernel, main, notify, plan
 from immud.early.plan import BootPlan
-from tests.kernel.test_early import SILVERBLUE, refuses
 from tests.support.namespaces import enter_root, namespaced
+from tests.support.phase1 import SILVERBLUE, refuses
 from tests.support.stock import mount_image, stock_image
 
 Check = Callable[[facts.Facts], None]
@@ -24,13 +24,15 @@ class Disk:
     def __init__(self, image: Path, where: Path) -> None:
         self.image, self.where = image, where
         self.words: tuple[str, ...] = ()
+        self.plan: BootPlan | None = BootPlan(rows=SILVERBLUE)
 
     def boot(self, check: Check = lambda made: None, prepare: Callable[[], None] = str) -> None:
         def work() -> None:
             mount_image(self.image, self.where)
             kernel.mount("tmpfs", str(self.where / "run"), "tmpfs", 0, "mode=755")
             enter_root(str(self.where))
-            Path(plan.PATH).write_bytes(plan.encode(BootPlan(rows=SILVERBLUE)))
+            if self.plan:
+                Path(plan.PATH).write_bytes(plan.encode(self.plan))
             prepare()
             phase1(self.words)
             made = facts.read()
@@ -166,6 +168,16 @@ def test_neither_does_rescue_mode(disk: Disk) -> None:
     disk.words = ("quiet", "systemd.unit=rescue.target")
     for _ in range(3):
         disk.boot(whole)
+
+
+def test_nor_does_it_take_the_next_try_away(disk: Disk) -> None:
+    disk.boot(whole)
+    disk.boot(whole)
+    disk.words = ("single",)
+    disk.boot(plain)
+    disk.words = ()
+    disk.boot(whole)
+    disk.boot(plain)
 
 
 @pytest.mark.parametrize("text", ["", "Boots", "\0", "Boots in a row 7", "\N{SNOWMAN}"], ids=repr)

@@ -1,75 +1,20 @@
 """Phase 1 on a real file system: what it makes, what it leaves alone, that it is idempotent."""
 
-import errno
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 import pytest
 
 # Everything phase 1 loads late, because below the new root there is nothing to load from.
 from immud.early import (
-    elsewhere,
-    execute,
-    facts,
     kernel,
     main,
-    mountinfo,
     observe,
-    pid1,
-    plan,
-    steps,
 )
 from immud.early.plan import BootPlan, Row
-from tests.support.namespaces import ChildKilled, enter_root, forked, namespaced
-from tests.support.stock import stock_root
-
-LOADED_LATE = elsewhere.LOADED
-
-SILVERBLUE = (
-    Row("/home", "var/home"),
-    Row("/opt", "var/opt"),
-    Row("/srv", "var/srv"),
-    Row("/root", "var/roothome", mode=0o700),
-    Row("/usr/local", "../var/usrlocal", inside=("bin", "etc")),
-    Row("/mnt", "var/mnt"),
-    Row("/media", "run/media"),
-    Row("/tmp", "sysroot/tmp", mode=0o1777),
-)
-
-
-def booted(
-    tmp_path: Path,
-    check: Callable[[], None],
-    prepare: Callable[[], None] = lambda: None,
-    boot_plan: BootPlan | None = None,
-) -> None:
-    """Lay out a stock system in a namespace of its own, then run `check` in it."""
-    chosen = boot_plan or BootPlan(rows=SILVERBLUE)
-
-    def work() -> None:
-        enter_root(str(stock_root(tmp_path)))
-        prepare()
-        Path(plan.PATH).write_bytes(plan.encode(chosen))
-        check()
-
-    namespaced(work)
-
-
-def refuses(path: str, number: int = errno.EROFS) -> bool:
-    try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
-    except OSError as error:
-        if error.errno != number:
-            raise
-        return True
-    return False
-
-
-def table() -> list[tuple[str, str, bool]]:
-    return [(m.target, m.root, m.read_only) for m in mountinfo.read()]
+from tests.support.namespaces import forked
+from tests.support.phase1 import SILVERBLUE, booted, refuses, table
 
 
 def test_a_stock_system_becomes_immutable(tmp_path: Path) -> None:
@@ -167,6 +112,25 @@ def test_a_directory_that_fstab_mounts_below_is_left(tmp_path: Path) -> None:
         assert os.path.isdir("/mnt")
         assert not os.path.islink("/mnt")
         assert any(p[1] == "blocked" and "/var/mnt/data" in p[2] for p in made.problems)
+
+    booted(tmp_path, check, prepare)
+
+
+@pytest.mark.parametrize("base", ["/etc", "/usr/local/lib", "/usr/lib"])
+def test_so_does_a_directory_where_a_unit_mounts_something(tmp_path: Path, base: str) -> None:
+    def prepare() -> None:
+        os.makedirs(f"{base}/systemd/system", exist_ok=True)
+        Path(f"{base}/systemd/system/srv.mount").write_text("[Mount]\n")
+        # Masked, it mounts nothing.
+        Path("/usr/lib/systemd/system/mnt.mount").write_text("[Mount]\n")
+        os.symlink("/dev/null", "/etc/systemd/system/mnt.mount")
+
+    def check() -> None:
+        made = main.lay_out()
+        assert not os.path.islink("/srv")
+        assert ("/srv", "var/srv", "blocked", "link") in made.links
+        assert os.readlink("/mnt") == "var/mnt"
+        assert main.lay_out().layout == "done"
 
     booted(tmp_path, check, prepare)
 
@@ -289,121 +253,6 @@ def test_namespaces_that_were_there_follow(tmp_path: Path) -> None:
         assert ended == [True, False, True]
 
     booted(tmp_path, check)
-
-
-def test_etc_may_come_from_elsewhere(tmp_path: Path) -> None:
-    def prepare() -> None:
-        os.makedirs("/data/etc")
-        for name in ("fstab", "machine-id"):
-            Path("/data/etc", name).write_bytes(Path("/etc", name).read_bytes())
-        Path("/data/etc/.immud").touch()
-        Path("/data/etc/other").touch()
-
-    def check() -> None:
-        made = main.lay_out()
-        assert os.path.exists("/etc/other")
-        # the configuration is the one of the root file system, whichever /etc is shown
-        assert os.path.exists(plan.PATH)
-        assert not refuses("/etc/immud/x")
-        assert {p[1] for p in made.problems if p[0] == "error"} <= {"pid1-reload"}
-
-    booted(tmp_path, check, prepare, BootPlan(etc="/data/etc", rows=SILVERBLUE))
-
-
-def test_nothing_is_held_back_where_nothing_comes_from_elsewhere(tmp_path: Path) -> None:
-    def check() -> None:
-        main.lay_out()
-        assert os.path.exists(facts.SOURCES_OK)
-
-    booted(tmp_path, check)
-
-
-def test_cut_off_with_the_sources_in_place_the_next_run_says_so_and_tells_pid_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    def prepare() -> None:
-        for name in ("etc", "var"):
-            os.makedirs(f"/data/{name}")
-            Path("/data", name, ".immud").touch()
-        for name in ("fstab", "machine-id"):
-            Path("/data/etc", name).write_bytes(Path("/etc", name).read_bytes())
-
-    def tell(what: str, _seconds: int) -> list[steps.Problem]:
-        told.append(what)
-        return []
-
-    def cut_off() -> None:
-        def perform(*arguments: Any) -> NoReturn:
-            real(*arguments)
-            os._exit(9)
-
-        real = execute.perform
-        monkeypatch.setattr(execute, "perform", perform)
-        main.lay_out()
-
-    def check() -> None:
-        monkeypatch.setattr(pid1, "call", tell)
-        with pytest.raises(ChildKilled):
-            forked(cut_off)
-        before = table()
-        assert ("/var", "/data/var", False) in before
-        assert not os.path.exists(facts.SOURCES_OK)
-        assert main.lay_out().layout == "done"
-        assert told == ["reexec"]
-        assert os.path.exists(facts.SOURCES_OK)
-        assert table() == before
-
-    sources = BootPlan(etc="/data/etc", var="/data/var", rows=SILVERBLUE)
-    booted(tmp_path, check, prepare, sources)
-
-
-@pytest.mark.parametrize(
-    ("marks", "said"),
-    [((), "it holds no .immud file"), ((".immud", elsewhere.UNFINISHED), "cut off")],
-)
-def test_a_source_that_is_not_marked_as_whole_is_not_used(
-    tmp_path: Path, marks: tuple[str, ...], said: str
-) -> None:
-    def prepare() -> None:
-        os.makedirs("/data/var")
-        for name in marks:
-            Path("/data/var", name).touch()
-
-    def check() -> None:
-        made = main.lay_out()
-        assert made.layout == "partial"
-        assert any(p[1] == "source-missing" and said in p[2] for p in made.problems)
-        assert os.path.isdir("/var/lib")
-        assert not refuses("/var/x")
-        assert not os.path.exists(facts.SOURCES_OK)
-
-    booted(tmp_path, check, prepare, BootPlan(var="/data/var", rows=SILVERBLUE))
-
-
-def test_reconcile_chooses_no_source_again_and_stacks_nothing(tmp_path: Path) -> None:
-    def prepare() -> None:
-        os.makedirs("/data/var")
-
-    def check() -> None:
-        facts.write(main.lay_out())
-        before = table()
-        # the source turns up, and the configuration changes, while programs use what there is
-        Path("/data/var/.immud").touch()
-        Path(plan.PATH).write_bytes(plan.encode(BootPlan(etc="/data/etc")))
-        for _ in range(3):
-            made = main.reconcile()
-            facts.write(made)
-            assert [p[1] for p in made.problems if p[0] == "error"] == ["source-missing"]
-        assert table() == before
-        # what is missing is put back all the same
-        kernel.umount2("/home")
-        made = main.reconcile()
-        assert sorted(table()) == sorted(before)
-        assert not refuses("/home/alice/x")
-
-    booted(tmp_path, check, prepare, BootPlan(var="/data/var", rows=SILVERBLUE, root=False))
 
 
 def test_mount_alone_does_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

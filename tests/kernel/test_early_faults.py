@@ -16,8 +16,8 @@ import pytest
 
 from immud.early import elsewhere, facts, kernel, main, notify, plan
 from immud.early.plan import BootPlan
-from tests.kernel.test_early import SILVERBLUE, refuses
 from tests.support.namespaces import ChildKilled, enter_root, forked, namespaced
+from tests.support.phase1 import SILVERBLUE, refuses
 from tests.support.stock import mount_image, stock_image
 
 LOADED_LATE = elsewhere.LOADED

@@ -137,7 +137,7 @@ def read_all(path: str) -> str:
     """All that unlocking does but the mapping itself."""
     with header.copied(path) as copy:
         pin = identity.shown(copy.header)
-        identity.require(path, pin, None)
+        identity.require("home", path, pin, None)
         copy.complete()
         copy.header.set_data(path)
         with suppress(libcryptsetup.Failed):

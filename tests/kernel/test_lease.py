@@ -1,12 +1,14 @@
 """The end of what runs in a lease's mount namespace when the lease is over."""
 
 import os
+from pathlib import Path
 
 from immud.early import kernel
 from immud.lease import leftover, record
+from immud.lease import namespace as trial
 from immud.tripwire import elsewhere
 from tests.kernel.test_tripwire_elsewhere import WRITABLE, process
-from tests.support.namespaces import in_namespace
+from tests.support.namespaces import forked, in_namespace
 
 
 def namespace(pid: int) -> int:
@@ -45,3 +47,23 @@ def test_the_lease_that_got_the_number_of_the_last_one_s_is_left_alone() -> None
         record.remove("ended")
         assert leftover.kill(namespace(pid), "begun") != []
         assert has_ended(pid)
+
+
+@in_namespace
+def test_what_a_trial_writes_is_in_a_file_system_of_its_own() -> None:
+    kernel.mount("tmpfs", "/run", "tmpfs", 0, "mode=755")
+    record.write(record.Record("trial"))
+    before = os.statvfs("/run").f_bfree
+
+    def work() -> int:
+        trial.leave()
+        trial._overlay(f"{record.DIRECTORY}/trial")
+        for path in trial.TRIED:
+            Path(path, "much").write_bytes(bytes(1 << 20))
+        return os.statvfs(record.DIRECTORY).f_bfree
+
+    assert forked(work) == before
+    record.remove("trial")
+    assert os.listdir(record.DIRECTORY) == []
+    assert os.statvfs("/run").f_bfree >= before
+    assert not any(os.path.exists(f"{path}/much") for path in trial.TRIED)

@@ -80,7 +80,7 @@ def test_what_is_in_use_is_refused_and_who_uses_it_is_said(tmp_path: Path) -> No
             with pytest.raises(Busy, match=f"{node} is mounted at {tmp_path}/place"):
                 switch_off(f"/devices/virtual/block/{os.path.basename(node)}", node)
             # As somebody sees it who does not see that mount.
-            assert "has it for itself" in "".join(_elsewhere(node))
+            assert "holds it exclusively" in "".join(_elsewhere(node))
         finally:
             kernel.umount2(str(tmp_path / "place"))
         check(seen(node), Wish(overwrite=True))

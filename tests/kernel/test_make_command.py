@@ -78,7 +78,7 @@ def test_the_name_of_the_drive_is_typed_and_the_passphrase_twice(tmp_path: Path)
             answers={f"{name}: ": name, "home: ": "a secret", "Once more: ": "another secret"},
         )
         assert code == 2
-        assert shown.count("These were not the same.") == 3
+        assert shown.count("The passphrases do not match.") == 3
         assert content(node) == empty
 
         answers = {f"{name}: ": name.upper(), "home: ": "a secret", "Once more: ": "a secret"}
@@ -101,13 +101,13 @@ def test_scripts_say_the_device_twice(tmp_path: Path) -> None:
     with drive(tmp_path / "image") as node:
         empty = content(node)
         for more, said in (
-            ((), f"add --yes-i-mean {node}"),
+            ((), f"use --yes-i-mean {node}"),
             (("--yes-i-mean", "/dev/null"), "is not"),
             (("--yes-i-mean", node), "use --key-file or --passphrase-fd"),
             (("--yes-i-mean", node, "--passphrase-fd", "0", "--key-file", "x"), "not from both"),
             (("--yes-i-mean", node, "--passphrase-fd", "0"), "holds no key"),
             (("--from", "/nonexistent"), "no such directory"),
-            (("--name", "no name"), "is not a name for a tomb"),
+            (("--name", "no name"), "--name: is not a name for a tomb"),
             (("--mount", "home"), "not absolute"),
             (("--label", "x" * 48), "47 bytes"),
             (("--json",), "--dry-run"),

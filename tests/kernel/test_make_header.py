@@ -143,7 +143,7 @@ def test_where_to_put_a_backup_back_does_not_depend_on_what_is_plugged_in_first(
         command, *more = capsys.readouterr().out.split("luksHeaderRestore ")[1].splitlines()
         which = f"'{found}'" if names else "DEVICE"
         assert command == f"{which} --header-backup-file '/a place/header'"
-        what = f"what is {node} now, on the drive that is {os.path.basename(node)} "
+        what = f"DEVICE is {node} now, on the drive {os.path.basename(node)} "
         assert what in "".join(more) or names
 
 

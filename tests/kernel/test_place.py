@@ -65,7 +65,9 @@ def test_a_user_s_link_has_nothing_mounted_elsewhere(path: str) -> None:
     with pytest.raises(ImmudError, match="namei -l /mnt/alice/secret"):
         put(Path(target))
     with pytest.raises(ImmudError, match="a link that others than root"):
-        volatile.ensure(target, "volatile", "1M", "", True)
+        volatile.decide(target, "volatile", True)
+    with pytest.raises(ImmudError, match="a link that others than root"):
+        volatile.put(target, "1M", [], "", [])
     assert [e.target for e in mountinfo.read()] == [e.target for e in before]
     assert sorted(os.listdir(HOST / "cron.d")) == ["below"], "nothing is made there either"
 

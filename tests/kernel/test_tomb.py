@@ -204,6 +204,35 @@ def test_overlays_on_it_go_too(tmp_path: Path) -> None:
         assert top(mountinfo.read(), str(merged)) is None
 
 
+LAYERS = [
+    "lowerdir={base}:{tomb}/lower",
+    "lowerdir={tomb}:{base}",
+    "lowerdir={base}\\:there:{tomb}/lower:{base}",
+    "lowerdir+={base},lowerdir+={tomb}/lower",
+]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_an_overlay_goes_too_whichever_layer_is_on_it(tmp_path: Path, layers: str) -> None:
+    @in_namespace
+    def test() -> None:
+        with tomb(tmp_path) as (target, number):
+            base = f"{target}s"
+            for path in (base, f"{base}:there", f"{target}/lower", str(tmp_path / "merged")):
+                os.mkdir(path)
+            at = str(tmp_path / "merged")
+            kernel.mount("overlay", at, "overlay", 0, layers.format(base=base, tomb=target))
+            mounts.take_away([number], kernel.MNT_DETACH)
+            assert top(mountinfo.read(), at) is None
+            # Of a directory whose name merely begins like that of the tomb.
+            options = f"lowerdir={base}:{base}\\:there"
+            kernel.mount("overlay", at, "overlay", 0, options)
+            assert mounts.take_away([number], kernel.MNT_DETACH) == 0
+            assert top(mountinfo.read(), at)
+
+    test()
+
+
 @in_namespace
 def test_copies_in_other_namespaces_go_too(tmp_path: Path) -> None:
     private = (

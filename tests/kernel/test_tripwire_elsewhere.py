@@ -5,6 +5,8 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
+
 from immud.child import in_child
 from immud.early import kernel, mountinfo, namespaces
 from immud.tripwire import elsewhere
@@ -107,7 +109,8 @@ def test_put_back_in_that_namespace_alone(tmp_path: Path) -> None:
     with process(path, WRITABLE) as pid:
         (sight,) = survey(expected, tmp_path)
         namespace = int(str(sight[2]))
-        asyncio.run(in_child(set_elsewhere, pid, namespace + 1, path, 1))
+        with pytest.raises(ProcessLookupError):
+            asyncio.run(in_child(set_elsewhere, pid, namespace + 1, path, 1))
         assert survey(expected, tmp_path) == [sight]
         asyncio.run(in_child(set_elsewhere, pid, namespace, path, kernel.MOUNT_ATTR_RDONLY))
         assert survey(expected, tmp_path) == []

@@ -20,8 +20,10 @@ from immud.tomb.absence.absent import Home
 from immud.tomb.absence.fallback import Fallback
 from immud.tomb.absence.managers import UserManagers
 from immud.tomb.fs import mounting, mounts
+from immud.tomb.fs.nesting import Nest
 from immud.tomb.holders import Holders
 from immud.watch.table import Reading
+from tests.kernel.test_nesting import nests, open_
 from tests.kernel.test_tomb import loop_device, make_image, process
 from tests.support.namespaces import ChildKilled, forked, in_namespace
 
@@ -47,13 +49,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def ensure(place: Path, configured: str = "volatile", size: str = "4M") -> str:
-    return volatile.ensure(str(place), configured, size, "lost at power-off\n", True)
+    mode, homes = volatile.decide(str(place), configured, True)
+    made = mode == "volatile" and volatile.put(str(place), size, homes, "lost\n", [])
+    assert made is (mode == "volatile")
+    return mode
 
 
 def waiting(place: Path, on_return: str = "wait") -> Fallback:
     config = TombConfig("home", absent="volatile", on_return=on_return)
     managers = UserManagers(lambda: None)
-    return Fallback(config, str(place), managers, lambda: None)
+    return Fallback(config, *nests(place), managers, lambda: None)
 
 
 def ext4(node: str) -> Callable[[], int]:
@@ -111,6 +116,7 @@ def test_made_once_and_never_over_something_else(place: Path) -> None:
     (place / "alice/letter").write_text("dear")
     for _ in range(20):
         assert ensure(place) == ""
+    assert not volatile.put(str(place), "4M", [], "lost\n", [])
     assert (place / "alice/letter").read_text() == "dear"
     assert len([e for e in mountinfo.read() if e.target == str(place)]) == 1
     # a tomb over it
@@ -118,6 +124,34 @@ def test_made_once_and_never_over_something_else(place: Path) -> None:
     assert ensure(place) == ""
     kernel.umount2(str(place))
     assert (place / "alice/letter").read_text() == "dear"
+
+
+@in_namespace
+def test_a_tomb_that_is_open_inside_is_not_hidden_by_it(place: Path) -> None:
+    outer, inner = nests(place, place / "alice")
+    config = TombConfig("home", absent="volatile")
+    fallback = Fallback(config, outer, UserManagers(lambda: None), lambda: None)
+
+    def mounted(nest: Nest) -> list[str]:
+        return [e.target for e in mountinfo.read() if e.target == nest.volume.target]
+
+    async def scene() -> None:
+        await open_(inner)
+        fallback.ensure()
+        await fallback.settled()
+        assert fallback.mode == "volatile"
+        assert mounted(outer), fallback.problems(is_open=False)
+        assert mounted(inner) == [], "as when the outer tomb is mounted"
+        assert inner.uprooted(), "so its owner mounts it again"
+        await open_(inner)
+        # And not before it is known that something is to be mounted.
+        fallback.ensure()
+        await fallback.settled()
+        assert not inner.uprooted()
+        kernel.umount2(inner.volume.target)
+        assert mounted(inner) == []
+
+    asyncio.run(scene())
 
 
 @in_namespace

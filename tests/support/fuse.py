@@ -41,14 +41,14 @@ def _attributes(node: int) -> bytes:
     return _ATTRIBUTES.pack(node, size, size // 512, *[0] * 6, mode, 1, 0, 0, 0, 4096, 0)
 
 
-def _answer(opcode: int, node: int, body: bytes) -> tuple[int, bytes]:
+def _answer(opcode: int, node: int, body: bytes, valid: int) -> tuple[int, bytes]:
     error, answer = 0, b""
     match opcode:
         case Op.INIT:
             limits = (1 << 16, 0, 8, 8, 1 << 16, 1, 0, 0, 0)
             answer = struct.pack("=4I2HII2HI28x", 7, 31, *limits)
         case Op.LOOKUP if body == b"file\0":
-            answer = struct.pack("=4Q2I", 2, 0, 60, 0, 0, 0) + _attributes(2)
+            answer = struct.pack("=4Q2I", 2, 0, valid, 0, 0, 0) + _attributes(2)
         case Op.LOOKUP:
             error = errno.ENOENT
         case Op.GETATTR:
@@ -64,7 +64,7 @@ def _answer(opcode: int, node: int, body: bytes) -> tuple[int, bytes]:
     return error, answer
 
 
-def _serve(fd: int) -> None:
+def _serve(fd: int, valid: int) -> None:
     silent: list[int] = []
     signal.signal(signal.SIGUSR1, lambda number, _: silent.append(number))
     while True:
@@ -72,26 +72,31 @@ def _serve(fd: int) -> None:
         _, opcode, unique, node = _IN.unpack_from(data)
         if silent or opcode in (Op.FORGET, Op.INTERRUPT, Op.BATCH_FORGET):
             continue
-        error, answer = _answer(opcode, node, data[_IN.size :])
+        error, answer = _answer(opcode, node, data[_IN.size :], valid)
         os.write(fd, _OUT.pack(_OUT.size + len(answer), -error, unique) + answer)
 
 
 @contextmanager
-def server(where: str) -> Iterator[Callable[[], None]]:
-    """Mount it at `where`; what is given makes it silent, which lasts until the block ends."""
+def server(where: str, owner: int = 0, valid: int = 60) -> Iterator[Callable[[], None]]:
+    """Mount it at `where`; what is given makes it silent, which lasts until the block ends.
+
+    Nobody but `owner` may look into it. What it said of the file it is asked again after so many
+    seconds (`valid`).
+    """
     os.makedirs(where, exist_ok=True)
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0"
+    options = f"fd={fd},rootmode=40000,user_id={owner},group_id=0"
     kernel.mount("server", where, "fuse", 0, options)
     pid = os.fork()
     if pid == 0:
         try:
-            _serve(fd)
+            _serve(fd, valid)
         finally:
             os._exit(1)
     os.close(fd)
     # Told that it has no FLUSH the kernel asks for none again, and whoever ends can end.
-    os.close(os.open(f"{where}/file", os.O_RDONLY))
+    if not owner:
+        os.close(os.open(f"{where}/file", os.O_RDONLY))
     try:
         yield lambda: os.kill(pid, signal.SIGUSR1)
     finally:

@@ -27,6 +27,9 @@ DISK = Mounted("/dev/sda3", "xfs")
 TOMB = Mounted("/dev/mapper/immud-home", "ext4")
 OLD = (Declared("/etc/fstab:9", "/home", "UUID=1"),)
 NEW = (Declared("/etc/fstab:10", "/var/home", "UUID=1"),)
+# Where another /etc is shown, and its fstab with it.
+OWN_OLD = Declared("/etc/fstab:9", "/home", "UUID=1", own=True)
+OWN_NEW = Declared("/etc/fstab:10", "/var/home", "UUID=1", own=True)
 STOCK = RowFacts(HOME, path=EMPTY, mounts=(DISK,), declared=OLD)
 ADOPTED = RowFacts(HOME, path=LINK, directory=EMPTY, over=DISK, declared=NEW)
 
@@ -70,6 +73,7 @@ def test_a_run_that_was_cut_off_is_gone_on_with() -> None:
     left = replace(both, mounts=(), beside=LINK)
     assert adopting(left) == (steps.RemoveLink("/.immud.home", "var/home"), *LINKED, *END)
     assert adopting(ADOPTED) == ()
+    assert adopting(replace(both, declared=(*NEW, OWN_OLD))) == (*LINKED, *SET, *GONE, *END)
 
 
 def test_the_directory_is_there_before_fstab_says_so() -> None:
@@ -90,6 +94,7 @@ def test_the_directory_is_there_before_fstab_says_so() -> None:
     assert releasing(rest) == plan[3:8]
     assert releasing(replace(rest, mounts=(DISK,))) == plan[4:8]
     assert releasing(replace(rest, mounts=(DISK,), declared=OLD)) == plan[6:8]
+    assert releasing(replace(rest, mounts=(DISK,), declared=(*OLD, OWN_NEW))) == plan[4:8]
     assert releasing(replace(rest, mounts=(DISK,), declared=OLD, over=None)) == ()
 
 
@@ -103,6 +108,7 @@ def test_the_directory_is_there_before_fstab_says_so() -> None:
         ({"mounts": (Mounted("systemd-1", "autofs"),)}, OtherFileSystem, "x-systemd.automount"),
         ({"mounts": (DISK, DISK)}, OtherFileSystem, "leave one of them"),
         ({"declared": (*OLD, *NEW)}, OtherFileSystem, "at /home and at /var/home"),
+        ({"declared": (*OLD, OWN_OLD, OWN_NEW)}, OtherFileSystem, "at /home and at /var/home"),
         (
             {"declared": (*OLD, Declared("/etc/fstab:11", "/home/ada/mnt", "x"))},
             OtherFileSystem,

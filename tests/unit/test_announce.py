@@ -1,6 +1,7 @@
 """What people are told at login, in files of the test's own."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -121,10 +122,13 @@ async def test_nobody_is_refused_where_root_would_be_too(
     told.close()
 
 
-def system(root: Path, shadow: str, shell: str = "/bin/bash") -> str:
+DAYS = "19000:0:99999:7:::"
+
+
+def system(root: Path, shadow: str, shell: str = "/bin/bash", days: str = DAYS) -> str:
     (root / "etc").mkdir(exist_ok=True)
     (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:{shell}\n")
-    (root / "etc/shadow").write_text(f"root:{shadow}:19000:0:99999:7:::\n")
+    (root / "etc/shadow").write_text(f"root:{shadow}:{days}\n")
     return str(root)
 
 
@@ -141,6 +145,29 @@ def system(root: Path, shadow: str, shell: str = "/bin/bash") -> str:
 )
 def test_root_needs_a_password(tmp_path: Path, shadow: str, shell: str, possible: bool) -> None:
     assert rootlogin.possible(system(tmp_path, shadow, shell)) is possible
+
+
+TODAY = int(time.time()) // 86400
+
+
+@pytest.mark.parametrize(
+    ("days", "possible"),
+    [
+        (DAYS, True),
+        ("", True),
+        (f"19000:0:99999:7::{TODAY}:", False),
+        (f"19000:0:99999:7::{TODAY + 2}:", True),
+        ("19000:0:99999:7::0:", False),
+        # A password that is too old is changed at the login, but only for some days.
+        ("19000:0:365:7:::", True),
+        ("19000:0:365:7:30::", False),
+        (f"{TODAY - 380}:0:365:7:30::", True),
+    ],
+)
+def test_nothing_gets_root_in_who_has_expired(tmp_path: Path, days: str, possible: bool) -> None:
+    assert rootlogin.possible(system(tmp_path, "$y$j9T$salt$hash", days=days)) is possible
+    with_sshd(tmp_path)
+    assert rootlogin.possible(system(tmp_path, "*", days=days)) is possible
 
 
 CLOUD = (
@@ -172,6 +199,16 @@ def test_or_a_key_and_somebody_who_takes_it(tmp_path: Path) -> None:
     (tmp_path / "etc/ssh/sshd_config").touch()
     (tmp_path / "usr/sbin/sshd").unlink()
     assert rootlogin.possible(root) is False
+
+
+@pytest.mark.parametrize(
+    ("config", "way"),
+    [("", False), ("UsePAM no\nUsePAM yes\n", False), ("UsePAM yes\n", True)],
+)
+def test_a_locked_account_is_pam_s_to_open(tmp_path: Path, config: str, way: bool) -> None:
+    with_sshd(tmp_path, config)
+    assert rootlogin.possible(system(tmp_path, "!")) is way
+    assert rootlogin.possible(system(tmp_path, "!$y$j9T$salt$hash")) is way
 
 
 @pytest.mark.parametrize(

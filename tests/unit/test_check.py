@@ -7,9 +7,9 @@ import pytest
 from immud.config.layout import SILVERBLUE
 from immud.config.load import Config
 from immud.enable.check import VAR_UNITS, System, check, look
+from immud.enable.fstab import FstabLine
+from immud.enable.fstab import parse as parse_fstab
 from immud.errors import ConfigError
-from immud.fstab import FstabLine
-from immud.fstab import parse as parse_fstab
 from immud.model import Severity, TombConfig
 
 CONFIG = Config(rows=SILVERBLUE, tombs=(TombConfig("home", label="x"),))
@@ -32,12 +32,12 @@ def test_nothing_speaks_against_a_good_system() -> None:
         (System(usr_merged=False), "error no-usrmerge: /bin is a directory of its own"),
         (
             System(missing_libraries=("dbus_next",)),
-            "error missing-library: the Python library dbus_next is missing, without which the "
-            "daemon can't run; apt install python3-dbus-next",
+            "error missing-library: the Python library dbus_next is missing, and the daemon cannot "
+            "run without it; apt install python3-dbus-next",
         ),
         (
             System(kernel="5.4", missing_calls=("open_tree(2)", "mount_setattr(2)")),
-            "warning old-kernel: Linux 5.4 has no open_tree(2) and mount_setattr(2): ",
+            "warning old-kernel: Linux 5.4 has no open_tree(2) and mount_setattr(2), and ",
         ),
         (System(uncompiled=("cli/x.py",)), "warning no-bytecode: 1 modules of immud are not"),
         (System(var_is_a_mount=True), "notice var-mounted: /var is a file system of its own"),
@@ -99,8 +99,8 @@ def test_sources(source: str, here: bool, text: str) -> None:
         ),
         (
             "UUID=1 /opt/x ext4 defaults 0 2",
-            "error fstab: /etc/fstab:1: /opt/x is behind the link /opt, so systemd refuses to "
-            "mount it and the boot stops; write /var/opt/x",
+            "warning fstab: /etc/fstab:1: /opt/x is behind the link /opt, and systemd mounts it "
+            "where that leads; write /var/opt/x",
         ),
         (
             "UUID=1 /var/home ext4 defaults 0 2",
@@ -114,6 +114,22 @@ def test_fstab(line: str, text: str) -> None:
     assert "".join(found).startswith(text)
 
 
+def test_a_tomb_and_a_line_that_leads_to_its_place() -> None:
+    lines = parse_fstab("UUID=1 /home ext4 defaults 0 2")
+    found = said(System(fstab=lines, links=frozenset(("/home",))))
+    assert found[0].startswith("error fstab: /etc/fstab:1: /home is where tomb home goes, ")
+
+
+def test_the_fstab_below_another_etc_is_named_with_the_way_to_it() -> None:
+    (line,) = said(System(fstab=parse_fstab("UUID=1 /usr ext4 defaults 0 2", own=True)))
+    assert line.startswith(
+        "error fstab: /etc/fstab:1 (the root file system's own): /usr is mounted"
+    )
+    assert line.endswith(
+        'with: immud unlock -- sh -c "mount --bind / /mnt && editor /mnt/etc/fstab; umount /mnt"'
+    )
+
+
 def test_var_has_one_source() -> None:
     system = System(fstab=parse_fstab("UUID=1 /var ext4 defaults 0 2"))
     assert said(system, Config(var="LABEL=x"))[0].startswith("error fstab: /etc/fstab:1: /var is ")
@@ -125,7 +141,7 @@ def test_a_unit_that_mounts_var() -> None:
     (line,) = said(System(var_unit=own), Config(var="LABEL=x"))
     assert line.startswith(f"error var-unit: {own} mounts /var, and var.source names another place")
     (line,) = said(System(var_unit=made))
-    assert line.startswith("error var-unit: systemd mounts /var because of its partition's type")
+    assert line.startswith("error var-unit: systemd mounts /var only because of its GPT type and ")
     # Written meanwhile; systemd has not made its units anew.
     fstab = parse_fstab("UUID=1 /var ext4 defaults 0 2")
     assert said(System(var_unit=made, fstab=fstab)) == []
@@ -147,7 +163,7 @@ def test_nobody_is_kept_out_where_root_is_out_too() -> None:
     config = Config(tombs=(TombConfig("home", label="x", absent="nologin"),))
     assert said(System(), config) == []
     (line,) = said(System(root_can_log_in=False), config)
-    assert line.startswith("error no-root-login: without tomb home nobody but root is to be let in")
+    assert line.startswith('error no-root-login: with absent = "nologin" only root may log in ')
     assert said(System(root_can_log_in=False)) == []
 
 
@@ -224,3 +240,8 @@ def test_looking_at_this_machine_finds_the_calls_its_kernel_has() -> None:
     system = look(Config())
     assert system.missing_libraries == ()
     assert system.missing_calls == ()
+
+
+def test_every_module_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.cache_from_source", lambda _path: "/nonexistent")
+    assert {"run.py", "cli/enable.py", "enable/check.py"} <= set(look(Config()).uncompiled)

@@ -93,7 +93,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     assert done.returncode == 0
     for command in COMMANDS:
         assert f"\n    {command.name} " in done.stdout
-    assert "3 the daemon can't" in done.stdout
+    assert "3 the daemon cannot" in done.stdout
     assert max(map(len, done.stdout.split("\n"))) <= 80
 
 
@@ -249,6 +249,24 @@ def test_disable_says_what_is_not_there_at_the_next_boot(root: Path) -> None:
     ]
 
 
+def test_disable_goes_on_without_a_source_that_is_gone(root: Path) -> None:
+    (root / "etc/immud").mkdir()
+    (root / "etc/apt/apt.conf.d").mkdir(parents=True)
+    (root / "persist").mkdir()
+    (root / "etc/immud/immud.toml").write_text('etc.source = "/persist"\n')
+    before = tree(root)
+    assert immud("enable", "--seed", "--root", str(root)).returncode == 0
+    shutil.move(root / "persist", root / "away")
+    done = immud("disable", "--root", str(root))
+    assert done.returncode == 0
+    assert done.stdout.startswith("Disabled. ")
+    assert "/persist could not be reached (No such file or directory)" in done.stderr
+    after = tree(root)
+    assert {name for name in after.keys() - before.keys() if name.startswith("etc/")} <= {
+        "etc/systemd/system/local-fs.target.wants"
+    }
+
+
 def test_enable_refuses_before_it_touches_anything_and_says_everything(root: Path) -> None:
     (root / "etc/immud").mkdir()
     (root / "etc/immud/immud.toml").write_text("[bot]\n[boot]\nwait = -1\n")
@@ -369,8 +387,8 @@ def test_status_of_a_system_that_is_not_enabled_says_how_to_enable_it() -> None:
     done = immud("status")
     assert done.returncode == 3
     assert done.stderr == (
-        "immud: immud is not enabled on this system; "
-        "see what it would do with: immud plan, and let it: sudo immud enable\n"
+        "immud: immud is not enabled on this system. "
+        "Preview: immud plan. Turn it on: sudo immud enable\n"
     )
 
 

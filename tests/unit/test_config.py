@@ -204,5 +204,5 @@ def test_phase_1_reads_the_very_same_files(tmp_path: Path) -> None:
 def test_a_dangling_link_is_not_an_absent_file(tmp_path: Path) -> None:
     write(tmp_path, "", "etc/immud/immud.toml.d/1.toml")
     (tmp_path / "etc/immud/immud.toml.d/2.toml").symlink_to("nowhere")
-    with pytest.raises(ConfigError, match=r"2\.toml: can't be read: No such file"):
+    with pytest.raises(ConfigError, match=r"2\.toml: cannot be read: No such file"):
         load(str(tmp_path))

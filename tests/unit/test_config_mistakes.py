@@ -57,7 +57,7 @@ BAD = {
         'it has to be an array of names of units such as ["postgresql.service"]'
     ),
     "[boot]\nhold_back = ['immud.service']\n": (
-        '2: boot.hold_back: has "immud.service" in it, without which nobody could say what is wrong'
+        '2: boot.hold_back: has "immud.service" in it, which must always start'
     ),
     "[boot]\nwait = true\n": (
         "2: boot.wait: is a boolean; it has to be a whole number of seconds from 0 to 600"
@@ -154,7 +154,7 @@ BAD = {
     ),
     **{
         f'[links]\n"{path}" = "/var/x"\n': (
-            f"2: {dotted(('links', path))}: is part of the system and can't be a link or a bind; "
+            f"2: {dotted(('links', path))}: is part of the system and cannot be a link or a bind; "
             "drop this row"
         )
         for path in (
@@ -371,5 +371,5 @@ def test_a_mistake_in_the_merged_whole_is_at_the_file_that_gave_it(tmp_path: Pat
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "etc/immud/immud.toml").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"immud\.toml: can't be read: Is a directory"):
+    with pytest.raises(ConfigError, match=r"immud\.toml: cannot be read: Is a directory"):
         load(str(tmp_path))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from immud.cli.debug import scrub
+from immud.cli.debug import LIMIT, _said, scrub
 from immud.lease import begin, journal, record
 
 
@@ -43,3 +43,11 @@ def test_what_a_lease_was_for_is_left_out(
     assert "chpasswd" not in left
     assert left.startswith(f"{start}On the bus.\n{start}A ")
     assert left.endswith(f": [left out]\n{start}And so on.\n")
+
+
+async def test_what_is_newest_is_there_and_what_is_missing_is_said() -> None:
+    long = f"yes | head -c {LIMIT - 10}; echo; echo newest"
+    assert (await _said(("sh", "-c", long))).endswith("\nnewest\n")
+    too_long = await _said(("sh", "-c", f"yes | head -c {LIMIT}; echo newest"))
+    assert too_long.endswith("\n(cut off)\n")
+    assert "newest" not in too_long

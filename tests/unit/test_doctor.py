@@ -8,7 +8,10 @@ from immud.doctor.facts import Advice, Home, Partition, Room, Seen
 from immud.doctor.judge import judge
 from immud.doctor.mend import FIXES
 from immud.early.plan import Row
-from immud.model import Problem, Severity
+from immud.enable.check import System, check
+from immud.enable.fstab import parse
+from immud.errors import ConfigError
+from immud.model import Config, Severity
 
 HOME = Row("/home", "var/home")
 BOUND = Row("/home", "var/home", kind="bind")
@@ -79,7 +82,7 @@ CASES = {
     ),
     "kernel-module": (seen(modules=("dm_crypt",)), Severity.ERROR, "modinfo dm_crypt"),
     "no-bytecode": (
-        seen(problems=(Problem(Severity.WARNING, "no-bytecode", "7 are not; slow", {}),)),
+        seen(problems=check(Config(), System(uncompiled=("x.py",)))),
         Severity.WARNING,
         "py3compile -p immud",
     ),
@@ -95,6 +98,32 @@ def test_each_thing_says_what_breaks_why_and_what_mends_it(code: str) -> None:
     assert advice.why
     assert command in "\n".join(advice.mend)
     assert advice.fix in ("", *FIXES)
+
+
+def test_what_enable_says_in_a_sentence_comes_in_its_parts() -> None:
+    wrong, library, fstab = judge(
+        seen(
+            problems=check(
+                Config(),
+                System(missing_libraries=("pyudev",), fstab=parse("UUID=1 /usr ext4 rw 0 2")),
+                (ConfigError("one; two", file="/f", line=3, key="k"),),
+            )
+        )
+    )
+    assert (fstab.what, fstab.why, fstab.mend) == (
+        "/etc/fstab:1: /usr is mounted from here as well as by immud",
+        "mounting it from both can hang the boot",
+        (
+            "# make sure that the root file system has a /usr of its own that boots, then remove "
+            "the line (the key for another one is usr.source)",
+        ),
+    )
+    assert (library.what, library.why, library.mend) == (
+        "the Python library pyudev is missing",
+        "the daemon cannot run without it",
+        ("apt install python3-pyudev",),
+    )
+    assert (wrong.what, wrong.why, wrong.mend) == ("/f:3: k: one; two", "", ())
 
 
 def test_a_bind_disarms_nobody() -> None:

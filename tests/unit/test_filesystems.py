@@ -185,7 +185,7 @@ def test_the_map_of_the_configuration() -> None:
     for wrong in ("yes", {"0": "alice"}, {"alice": 1000}, {"1000": 0}, {"1000": "a b"}, 3):
         with pytest.raises(Wrong, match="it has to be"):
             rules.users(wrong)
-    with pytest.raises(Wrong, match="makes one user of two"):
+    with pytest.raises(Wrong, match="maps two owners to one user"):
         rules.users({"1000": "alice", "1001": "alice"})
 
 

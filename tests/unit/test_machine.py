@@ -129,6 +129,14 @@ def test_eject_switches_off_last() -> None:
     ] == [Action.EJECT]
 
 
+def test_a_drive_that_goes_while_it_is_switched_off_is_not_pulled() -> None:
+    ejecting = (*OPENED, CloseAsked(eject=True), Done(), Done())
+    life, told = play(*ejecting, Seen((), lost=True), Seen((), lost=True), Done())
+    assert told[-1] is Action.EJECT
+    assert (life.state, life.error) == (S.ABSENT, "")
+    assert play(Seen((A,)), life=life)[0].state is S.UNLOCKING, "the next plug opens it"
+
+
 def test_an_answer_interrupts_the_question() -> None:
     life, _ = play(Seen((A,)))
     assert refusal(life, OpenAsked())
@@ -258,6 +266,7 @@ class World(RuleBasedStateMachine):
         for action in actions:
             if action is Action.STOP:
                 assert self.work, "nothing to stop"
+                assert self.work is not Action.EJECT, "a drive half switched off"
                 self.work = None
             elif action is Action.OPENED:
                 assert self.mounted
@@ -291,6 +300,14 @@ class World(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def pull(self, which: int) -> None:
         self.present.pop(which % len(self.present))
+        self.see()
+
+    @precondition(lambda self: self.work is Action.EJECT)
+    @rule()
+    def go_off(self) -> None:
+        """The kernel tells that it is gone before the port is without power."""
+        if self.life.device in self.present:
+            self.present.remove(self.life.device)
         self.see()
 
     @rule()

@@ -224,6 +224,33 @@ async def test_pulled_after_a_closing_that_somebody_was_in_the_way_of(stand: Sta
     assert stand.owner.problems() == ()
 
 
+async def test_ejected_it_is_switched_off_to_the_end_and_was_not_pulled(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.slow = {"eject"}
+    ejecting = stand.owner.eject(0, {})
+    await stand.until(lambda: stand.bench.called[-1] == "eject")
+    states = {stand.owner.view.state}
+    stand.pull()
+    await stand.until(lambda: bool(states.add(stand.owner.view.state)) or not stand.jobs.running)
+    assert (await ejecting.wait()).result is JobResult.DONE
+    assert stand.bench.called[-2:] == ["unmap", "eject"]
+    assert states == {TombState.CLOSING, TombState.ABSENT}
+    assert stand.told == ["open", "closed"]
+
+
+async def test_what_is_left_of_a_drive_that_was_switched_off_goes_too(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    stand.bench.slow = {"eject"}
+    stand.owner.eject(0, {})
+    await stand.until(lambda: stand.bench.called[-1] == "eject")
+    stand.bench.mapped = True
+    stand.pull()
+    await stand.until(lambda: not stand.bench.mapped)
+    assert stand.bench.called[-2:] == ["eject", "purge"]
+
+
 async def test_force_is_for_the_closing_it_was_asked_for(stand: Stand) -> None:
     stand.plug()
     await stand.reach(TombState.OPEN)
@@ -364,6 +391,21 @@ async def test_whoever_answers_the_question_the_opening_stays_read_only(stand: S
     stand.bench.hang = set()
     await stand.owner.open(0, {}, b"secret").wait()
     assert stand.bench.read_only == [False, True, True]
+
+
+async def test_read_only_is_told_before_anything_is_mounted(stand: Stand) -> None:
+    stand.plug()
+    await stand.reach(TombState.OPEN)
+    await stand.owner.close(0, {}).wait()
+    stand.bench.hang = {"check"}
+    stand.bench.called.clear()
+    opening = stand.owner.open(0, {"read-only": True}, None)
+    await stand.until(lambda: "check" in stand.bench.called)
+    assert stand.owner.read_only
+    assert not stand.owner.view.read_only, "that is what it is, and not what it will be"
+    opening.cancel()
+    await opening.wait()
+    assert not stand.owner.read_only
 
 
 async def test_it_is_settled_when_it_is_open_or_waits_for_a_person(

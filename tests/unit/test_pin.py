@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from immud.errors import WrongVolume
+from immud.tomb.luks import identity
 from immud.tomb.luks.pin import (
     Pin,
     Unreadable,
@@ -197,6 +199,21 @@ def test_any_metadata_is_read_or_refused(table: str, inner: str, value: Any) -> 
     assert pin.offset >= 0
     assert loads(dumps(pin)) == pin
     refusal(pin)
+
+
+@pytest.mark.parametrize(
+    ("tomb", "device", "command"),
+    [
+        ("home", "/dev/sdb1", "immud tomb enrol /dev/sdb1"),
+        ("vault", "/dev/sdb1", "immud tomb enrol /dev/sdb1 --name vault"),
+        ("secret", "/dev/loop7", "rm /etc/immud/tombs/secret.json"),
+    ],
+)
+def test_a_volume_made_anew_is_pinned_by_the_command_that_is_named(
+    tomb: str, device: str, command: str
+) -> None:
+    with pytest.raises(WrongVolume, match=rf"recreated it yourself: {command}$"):
+        identity.require(tomb, device, luks2(digests__0__digest="other"), luks2())
 
 
 @given(st.text() | json_values.map(json.dumps))

@@ -92,6 +92,8 @@ def test_a_row_in_each_state() -> None:
     assert of("other") == ("foreign", [])
     assert of("directory", fstab=("/home",)) == ("blocked", [])
     assert of("directory", fstab=("/home/alice",)) == ("blocked", [("attach", "/home")])
+    for kind in ("absent", "empty", "directory"):
+        assert of(kind, units=("/home",)) == ("blocked", [])
     assert of("directory", mounts=mounted("/home")) == ("unadopted", [])
     assert of("directory", mounts=mounted("/home!")) == ("unadopted", [("attach", "/home")])
     assert of("empty", mounts=mounted("/home")) == ("unadopted", [])
@@ -143,6 +145,9 @@ def test_what_cannot_be_adopted_says_what_to_do() -> None:
     assert "immud adopt /home" in problem[2]
     (problem,) = resolve(plan, observed(HOME, "directory", fstab=("/home/data",))).problems
     assert "/var/home/data" in problem[2]
+    (problem,) = resolve(plan, observed(HOME, "empty", units=("/home",))).problems
+    assert "/etc/fstab" not in problem[2]
+    assert "immud adopt /home" in problem[2]
 
 
 rows = st.lists(st.sampled_from(TABLE), unique_by=lambda row: row.path).map(tuple)
@@ -177,6 +182,7 @@ def machines(draw: st.DrawFn) -> tuple[BootPlan, Observed]:
         mounts=mounted(*targets),
         paths=paths,
         fstab=tuple(fstab),
+        units=tuple(draw(st.lists(st.sampled_from(["/home", "/root"])))),
         placed=draw(st.frozensets(st.sampled_from(["/usr", "/etc", "/var"]))),
         tmp_mount=draw(st.booleans()),
     )

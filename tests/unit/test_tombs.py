@@ -234,6 +234,103 @@ async def test_a_drive_that_is_coming_is_prepared_for_where_a_tomb_waits_for_one
     await owner.stop()
 
 
+async def turns(number: int) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("again", [(), (replace(WORK, key="/other"),)])
+async def test_a_tomb_that_is_not_configured_any_more_is_looked_after_while_its_key_is_there(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, again: tuple[TombConfig, ...]
+) -> None:
+    bench, owner = stand.benches["work"], stand.by_name["work"]
+    monkeypatch.setattr(NoFallback, "heed", lambda *_: None, raising=False)
+    bench.fail = {"unmap": Busy("a container has a file open")}
+    await owner.close(0, {}).wait()
+    assert (owner.life.state, bench.mapped) == (TombState.FAILED, True)
+    stand.reload([HOME, DEEP, ALICE, *again])
+    await turns(5)
+    assert stand.by_name.get("work") is owner
+    assert owner.config == WORK
+    monkeypatch.setattr(drive, "alive", lambda *_: False)
+    stand.device(DeviceEvent(What.REMOVED, stick("work")))
+    async with asyncio.timeout(5):
+        while bench.mapped:
+            await asyncio.sleep(0)
+        while owner.config == WORK and "work" in stand.by_name:
+            await asyncio.sleep(0)
+    assert bench.called[-1] == "purge"
+    assert [o.config for o in stand.by_name.values() if o.config.name == "work"] == [*again]
+
+
+async def test_and_no_longer_when_the_mapping_goes_by_itself(stand: Stand) -> None:
+    bench, owner = stand.benches["work"], stand.by_name["work"]
+    bench.fail = {"unmap": Busy("a container has a file open")}
+    await owner.close(0, {}).wait()
+    stand.reload([HOME, DEEP, ALICE])
+    assert "work" in stand.by_name
+    bench.mapped = False
+    stand.device(DeviceEvent(What.REMOVED, replace(stick("dm"), devnode="/dev/dm-0")))
+    assert "work" not in stand.by_name
+
+
+@pytest.fixture
+async def closed(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stand]:
+    """Tomb work alone, which opens by itself when its drive comes."""
+    monkeypatch.setattr(drive, "alive", lambda *_: True)
+    stand = Stand([replace(WORK, auto_open=True)])
+    for owner in stand.by_name.values():
+        owner.start({})
+    stand._started = True
+    await known(stand)
+    yield stand
+    await stand.stop(close=False)
+
+
+async def test_a_drive_that_comes_as_its_tomb_is_removed_is_left_alone(closed: Stand) -> None:
+    closed.device(DeviceEvent(What.ADDED, stick("work")))
+    closed.reload([])
+    await turns(10)
+    assert closed.benches["work"].called == []
+    assert dict(closed.by_name) == {}
+
+
+async def test_also_behind_the_closing_that_the_removal_waited_for(closed: Stand) -> None:
+    owner, bench = closed.by_name["work"], closed.benches["work"]
+    closed.device(DeviceEvent(What.ADDED, stick("work")))
+    await closed.reach("work", TombState.OPEN)
+    bench.slow = {"unmap"}
+    closing = owner.close(0, {})
+    async with asyncio.timeout(5):
+        while bench.called[-1] != "unmap":
+            await asyncio.sleep(0)
+    closed.reload([])
+    # Another drive is seen between the end of that and the moment its owner hears of it.
+    work = owner._under_way._work
+    assert work
+    other = replace(stick("work"), devpath="/devices/other", disk="/devices/other")
+    work.add_done_callback(lambda _: owner.look({other.key: other}))
+    assert (await closing.wait()).result is JobResult.DONE
+    await turns(10)
+    assert bench.called[-1] == "unmap"
+    assert dict(closed.by_name) == {}
+
+
+@pytest.mark.parametrize("before", range(4))
+async def test_whoever_asks_as_it_is_removed_gets_an_answer(closed: Stand, before: int) -> None:
+    bench, owner = closed.benches["work"], closed.by_name["work"]
+    owner._life = replace(owner.life, auto_open=False)
+    closed.device(DeviceEvent(What.ADDED, stick("work")))
+    await closed.reach("work", TombState.PRESENT)
+    asked = owner.open(0, {}, None)
+    await turns(before)
+    closed.reload([])
+    async with asyncio.timeout(5):
+        view = await asked.wait()
+    # Whichever was first.
+    assert (view.result is JobResult.DONE) is bench.mounted is ("work" in closed.by_name)
+
+
 class Table:
     """A mount table in which these places have volatile homes."""
 

@@ -1,10 +1,13 @@
 """Findings over time: numbers, times, what is new and what is mended, and a restart."""
 
+import asyncio
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
-from immud.model import Breach, Finding, Tripwire
+from immud import log
+from immud.model import Breach, Finding, JobView, Tripwire
 from immud.tripwire.book import Book, sentence
 from immud.tripwire.relock import LIMIT, WITHIN, Relock
 from immud.tripwire.rule import Broken
@@ -104,10 +107,45 @@ def test_the_policy_of_the_longest_path_counts() -> None:
 
 def test_two_programs_do_not_fight_for_ever() -> None:
     now = 0.0
-    relock = Relock(Tripwire, reconcile=bool, look=lambda: None, clock=lambda: now)
+    relock = Relock(
+        Tripwire, reconcile=AsyncMock(), look=bool, stands=lambda _: True, clock=lambda: now
+    )
     assert [relock.allowed("/usr") for _ in range(LIMIT + 2)] == [True] * LIMIT + [False] * 2
     assert relock.allowed("/")
     now = WITHIN - 1
     assert not relock.allowed("/usr")
     now = WITHIN + 1
     assert relock.allowed("/usr")
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_put_back_is_what_is_said_of_what_was_put_back(
+    stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(
+        log.sink, "write", lambda _, message, fields: said.append((message, fields))
+    )
+    done = asyncio.Event()
+
+    async def reconcile() -> JobView:
+        await done.wait()
+        return JobView(1, "reconcile", "/", error="it is not so")
+
+    relock = Relock(
+        lambda: Tripwire("relock"), reconcile=reconcile, look=bool, stands=lambda _: stays
+    )
+    link = Finding(1, Breach.LINK, "/home", "a link to var/home", "a file", "", 0, 1, 1)
+    relock.consider(link)
+    await asyncio.sleep(0)
+    assert said == []
+    done.set()
+    while not said:
+        await asyncio.sleep(0)
+    ((message, fields),) = said
+    if stays:
+        assert message == "/home cannot be restored automatically; see: immud verify"
+        assert fields["IMMUD_REASON"] == "it is not so"
+    else:
+        assert message == "/home was restored (policy: relock)."
+    assert ("MESSAGE_ID" in fields) == (not stays)

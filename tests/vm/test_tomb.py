@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from immud.log import MessageId
 from tests.support.drive import CONTENT, LETTER, PASSPHRASE, Drive
 from tests.support.fixtures import HOME_UUID
 from tests.support.tomb import KEY, assert_no_residue, configure, hold, state, wait_ended, wait_for
@@ -56,6 +57,8 @@ def test_a_holder_is_named_and_nothing_is_closed_under_it(vm: VM, home_drive: Dr
     wait_for(vm, "absent")
     assert_no_residue(vm)
     assert not vm.succeeds("test", "-e", f"/dev/disk/by-uuid/{HOME_UUID}")
+    vm.wait_until("! ls -d /sys/bus/usb/drivers/usb-storage/*:*")
+    assert not vm.messages("-b", f"MESSAGE_ID={MessageId.TOMB_LOST}")
 
 
 def test_the_agents_are_asked(vm: VM, home_drive: Drive) -> None:

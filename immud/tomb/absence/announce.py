@@ -82,7 +82,7 @@ class Announcements:
             _publish(self._motd, told[0])
             self._refuse(told[1])
         except OSError as error:
-            self._log.warning(f"People are not told at login what they should know: {error}")
+            self._log.warning(f"The messages at login could not be written: {error}")
 
     def look_again(self) -> None:
         """What was decided may have another reason now."""
@@ -118,7 +118,7 @@ class Announcements:
                 _lock(self._nologin, self._ours, self._refusal)
                 await removed.wait()
         except OSError as error:
-            self._log.warning(f"{self._nologin} is not kept: {error}")
+            self._log.warning(f"{self._nologin} cannot be kept in place: {error}")
         finally:
             removed.close()
 

@@ -14,9 +14,10 @@ from immud.early import mountinfo
 from immud.errors import ImmudError
 from immud.model import Problem, Severity, TombConfig
 from immud.tomb import holders
-from immud.tomb.absence import absent, volatile
+from immud.tomb.absence import absent, booting, volatile
 from immud.tomb.absence.absent import Absent
 from immud.tomb.absence.managers import UserManagers
+from immud.tomb.fs.nesting import Nest
 from immud.tomb.holders import Device, Holders
 from immud.watch.table import Reading
 
@@ -31,17 +32,18 @@ AGAIN = 10.0
 
 
 class Fallback:
-    """`target` is the resolved path; `changed` is called when `mode` or `problems` may differ."""
+    """Of the volume of `nest`; `changed` is called when `mode` or `problems` may differ."""
 
     def __init__(
         self,
         config: TombConfig,
-        target: str,
+        nest: Nest,
         managers: UserManagers,
         changed: Callable[[], None],
     ) -> None:
         self.config = config
-        self.target = target
+        self.target = nest.volume.target
+        self._nest = nest
         self.mode = Absent(config.absent or Absent.DIRECTORY)
         self._managers = managers
         self._changed = changed
@@ -85,6 +87,8 @@ class Fallback:
 
     async def _ensure(self) -> None:
         self._error = ""
+        if not self.ready:
+            await booting.mounted(self.config.name, self.target)
         try:
             if self.config.absent in ("", Absent.VOLATILE):
                 await self._make()
@@ -96,17 +100,19 @@ class Fallback:
         self._changed()
 
     async def _make(self) -> None:
-        config, note = self.config, absent.announcement(self.config)
-        arguments = (self.target, config.absent, config.absent_size, note)
+        config, place = self.config, (self.target, self.config.absent)
         try:
-            made = await in_child(volatile.ensure, *arguments, False, timeout=USERS)
+            mode, homes = await in_child(volatile.decide, *place, False, timeout=USERS)
         except ChildTimeout:
             self._log.warning(
                 "The user database does not answer: there are volatile homes only for the users "
                 "in /etc/passwd."
             )
-            made = await in_child(volatile.ensure, *arguments, True)
-        if made == Absent.VOLATILE:
+            mode, homes = await in_child(volatile.decide, *place, True)
+        if mode != Absent.VOLATILE:
+            return
+        what = (self.target, config.absent_size, homes, absent.announcement(config))
+        if await self._nest.beneath(volatile.put, *what, timeout=30):
             self._log.notice(
                 f"Until tomb {config.name} is opened, {self.target} is in memory, and what is "
                 "saved in it is lost at power-off."
@@ -173,9 +179,9 @@ class Fallback:
 
     def _waiting(self) -> str:
         return (
-            f"Tomb {self.config.name} is unlocked and waits: {self.target}, as it is without it, "
-            f"is in use by {self._waits_for}. It opens when they have ended, or gone elsewhere; "
-            'to have it opened over them: on_return = "over", and systemctl reload immud.'
+            f"Tomb {self.config.name} is unlocked but waiting: {self.target} is in use by "
+            f"{self._waits_for}. It opens when they finish. To mount over them: set "
+            'on_return = "over", then systemctl reload immud.'
         )
 
     def problems(self, *, is_open: bool) -> tuple[Problem, ...]:

@@ -59,7 +59,7 @@ class UserManagers:
             try:
                 await self._systemd.stop_unit(f"user@{uid}.service", timeout=STOP_TIMEOUT)
             except ImmudError as error:
-                self._log.warning(f"The manager of user {uid}, who has no session: {error}")
+                self._log.warning(f"Could not stop the manager of user {uid}: {error}")
             else:
                 self._log.info(f"Stopped the manager of user {uid}, who has no session.")
                 stopped = True
@@ -74,7 +74,7 @@ class UserManagers:
                 except Unreachable:
                     continue
                 except ImmudError as error:
-                    self._log.warning(f"The manager of user {uid} is to be started again: {error}")
+                    self._log.warning(f"Could not restart the manager of user {uid}: {error}")
                 os.unlink(f"{STOPPED}/{uid}")
 
     async def _state(self, uid: int) -> str:
@@ -88,6 +88,6 @@ class UserManagers:
                 NAME, path, "org.freedesktop.DBus.Properties", "Get", "ss", USER, "State"
             )
         except (BusError, Disconnected, TimeoutError) as error:
-            self._log.debug(f"logind says nothing of user {uid}: {error}")
+            self._log.debug(f"logind did not answer about user {uid}: {error}")
             return ""
         return str(state)

@@ -16,6 +16,7 @@ from immud.early import kernel, mountinfo
 from immud.early.kernel import MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID
 from immud.tomb.absence import absent
 from immud.tomb.absence.absent import Home, User
+from immud.tomb.fs import mounts
 from immud.tomb.fs.place import has_content, opened
 
 LOCK = "/run/immud/absent.lock"
@@ -25,31 +26,43 @@ DATABASE = "/etc/passwd"
 NOTE = "LOST-AT-POWER-OFF.txt"
 
 
-def ensure(target: str, configured: str, size: str, note: str, files: bool) -> str:
-    """Put the fallback in place where it is wanted and nothing is mounted; what the place is then.
+def decide(target: str, configured: str, files: bool) -> tuple[str, list[tuple[str, int, int]]]:
+    """What the place is to be, and the homes it is to have for that.
 
     Empty where something is mounted there: a tomb, or the fallback of before. With
     `files` only /etc/passwd is asked for users.
     """
+    if mountinfo.top(mountinfo.read(), target):
+        return "", []
+    directory = opened(target)
+    try:
+        empty = not has_content(directory)
+    finally:
+        os.close(directory)
+    if not configured and not empty:
+        return str(absent.Absent.DIRECTORY), []
+    homes = absent.homes(_users(files=files), target, os.path.realpath)
+    mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
+    return str(mode), [(home.name, home.uid, home.gid) for home in homes]
+
+
+def put(
+    target: str, size: str, homes: list[tuple[str, int, int]], note: str, below: list[str]
+) -> bool:
+    """Make the fallback and put it in place, unless something is mounted there; whether it was.
+
+    What is mounted `below` would be hidden by it, and is taken away last of all.
+    """
     with _locked():
         if mountinfo.top(mountinfo.read(), target):
-            return ""
-        directory = opened(target)
+            return False
+        tree = build(size, tuple(Home(*home) for home in homes), note)
         try:
-            empty = not has_content(directory)
-            if not configured and not empty:
-                return str(absent.Absent.DIRECTORY)
-            homes = absent.homes(_users(files=files), target, os.path.realpath)
-            mode = absent.choose(configured, empty=empty, lived_in=bool(homes))
-            if mode is absent.Absent.VOLATILE:
-                tree = build(size, homes, note)
-                try:
-                    kernel.move_mount(tree, "", dir_fd=directory)
-                finally:
-                    os.close(tree)
-            return str(mode)
+            mounts.take_away(below, kernel.MNT_DETACH)
+            mounts.place(tree, target)
         finally:
-            os.close(directory)
+            os.close(tree)
+        return True
 
 
 @contextmanager

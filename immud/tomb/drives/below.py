@@ -72,7 +72,7 @@ def uses(
         yield f"{numbers[number]} is under {name}"
     if not said and not ours and claimed(next(iter(numbers.values()))):
         # The kernel knows of more than can be seen from here, such as mounts in containers.
-        yield "the kernel says that something has it for itself, such as a mount in a container"
+        yield "the kernel says that something holds it exclusively, such as a mount in a container"
 
 
 def _swaps() -> list[str]:

@@ -102,7 +102,7 @@ def single(owners: Mapping[int, int], local: Mapping[int, int]) -> tuple[dict[in
         theirs = " and ".join(str(uid) for uid in sorted(owners))
         ours = " and ".join(str(uid) for uid in sorted(local)) or "nobody"
         raise ImmudError(
-            f'map is "auto", and who is who cannot be told: the homes on the tomb belong to '
+            f'map is "auto", but it is not clear who is who: the homes on the tomb belong to '
             f"{theirs}, and {ours} can log in here. Write a map such as {{ {min(owners)} = "
             '"NAME" } for it in the configuration.'
         )

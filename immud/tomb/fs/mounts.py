@@ -5,9 +5,11 @@ Run them in a child: each may sleep in the kernel for as long as a drive likes.
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
+from immud.config.rules import within
 from immud.early import kernel, mountinfo
 from immud.early.kernel import (
     MOUNT_ATTR_NOATIME,
@@ -17,8 +19,6 @@ from immud.early.kernel import (
     MOUNT_ATTR_NOSUID,
     MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_STRICTATIME,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
 )
 from immud.early.mountinfo import MountEntry
 from immud.errors import Busy, DamagedVolume, ImmudError
@@ -26,6 +26,7 @@ from immud.tomb.fs import idmap
 from immud.tomb.fs.filesystems import ATTRIBUTES, parameters
 from immud.tomb.fs.idmap import UserMap
 from immud.tomb.fs.place import has_content, opened
+from immud.tomb.fs.ways import Way
 
 BITS = {
     "ro": MOUNT_ATTR_RDONLY,
@@ -34,6 +35,7 @@ BITS = {
     "nodiratime": MOUNT_ATTR_NODIRATIME,
     "strictatime": MOUNT_ATTR_STRICTATIME,
 }
+_LAYER = re.compile(r"(?:\\.|[^:\\])+")
 ATTEMPTS = 100
 """How often a mount is looked for again whose path changed between reading and unmounting."""
 # On a directory that was made to mount something there, so that it can go with the mount.
@@ -106,6 +108,12 @@ def build(source: str, fstype: str, options: list[str], users: UserMap = ()) -> 
                 f"{source} is in use as it is: {said or error.strerror}. "
                 "It can be opened another way when those who use it have ended."
             ) from error
+        if error.errno == errno.EEXIST:
+            # btrfs knows its devices by the identifier that is on them.
+            raise Busy(
+                f"{source} is a {fstype} that the kernel still has from before, as it has one that "
+                "was pulled out and is held. It can be opened when those who use that have ended."
+            ) from error
         raise DamagedVolume(
             f"{source} cannot be mounted as {fstype}: {said or error.strerror}."
         ) from error
@@ -142,13 +150,25 @@ def _said(context: int) -> str:
 def of(devices: list[str], entries: tuple[MountEntry, ...]) -> tuple[MountEntry, ...]:
     """The mounts of file systems on `devices`, and overlays of their directories."""
     ours = [entry for entry in entries if entry.dev in devices]
-    layers = tuple(f"dir={entry.target}/" for entry in ours if entry.target != "/")
+    targets = {entry.target for entry in ours} - {"/"}
     overlays = [
         entry
         for entry in entries
-        if entry.fstype == "overlay" and any(layer in entry.super_options for layer in layers)
+        if entry.fstype == "overlay"
+        and any(within(layer, target) for layer in _layers(entry) for target in targets)
     ]
     return (*ours, *overlays)
+
+
+def _layers(overlay: MountEntry) -> Iterator[str]:
+    """The directories an overlay is made of, as who made it named them."""
+    for option in overlay.super_options.split(","):
+        name, _, value = option.partition("=")
+        if name == "lowerdir":
+            # Several, with a colon between them, and `\\:` for one in a name.
+            yield from (re.sub(r"\\(.)", r"\1", part) for part in _LAYER.findall(value))
+        elif name in ("lowerdir+", "datadir+", "upperdir", "workdir"):
+            yield value
 
 
 def numbers(devices: list[str], entries: tuple[MountEntry, ...]) -> set[int]:
@@ -203,39 +223,49 @@ def on_btrfs(entry: MountEntry, sources: Iterable[str]) -> bool:
     return entry.fstype == "btrfs" and entry.source in sources
 
 
-def take_away(devices: list[str], flags: int = 0, proc: int | None = None) -> int:
+def take_away(
+    devices: list[str], flags: int = 0, proc: int | None = None, *, near: bool = False
+) -> int:
     """Unmount all there is of `devices` in this namespace; how many mounts that were.
 
     Last first, for what was mounted later may be on top. With MNT_DETACH a mount
-    goes with all that is mounted below it. The working directory is / afterwards.
+    goes with all that is mounted below it, and one that cannot be reached is left; without,
+    it is an ImmudError when all the others are gone. With `near` those are left to which the
+    way leads past a server. The working directory is / afterwards.
     """
     count = 0
     for _ in range(ATTEMPTS):
-        moved = False
-        for entry in reversed(of(devices, mountinfo.read(proc=proc))):
+        moved, wrong = False, ""
+        table = mountinfo.read(proc=proc)
+        for entry in reversed(of(devices, table)):
+            way = Way(entry, table)
+            if near and way.asks:
+                continue
             try:
-                _unmount(entry.target, flags, tidy=proc is None)
+                _unmount(way, os.path.basename(entry.target), flags, tidy=proc is None)
                 count += 1
             except OSError as error:
+                if error.errno == errno.EBUSY:
+                    raise
                 if error.errno in (errno.ELOOP, errno.ENOTDIR):
                     moved = True
                 # Gone with one before, or locked inside a container, which goes with its processes.
                 elif error.errno not in (errno.EINVAL, errno.ENOENT):
-                    raise
+                    wrong = f"{entry.target} cannot be reached to unmount it: {error.strerror}"
         if not moved:
             break
+    if wrong and not flags & kernel.MNT_DETACH:
+        raise ImmudError(f"{wrong}. Unmount what is mounted over the way to it; see: findmnt")
     return count
 
 
-def _unmount(target: str, flags: int, *, tidy: bool) -> None:
+def _unmount(way: Way, name: str, flags: int, *, tidy: bool) -> None:
     """umount2(2), whoever owns a directory on the way and puts a link in its place meanwhile.
 
     The path was read a moment ago, and a link would lead to any other mount there is. Raises
     OSError: ELOOP and ENOTDIR where the way has changed.
     """
-    above, name = os.path.split(target)
-    resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
-    directory = kernel.openat2(kernel.AT_FDCWD, above, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+    directory = way.opened()
     try:
         # umount2 has no variant with a descriptor, and /proc may be missing in a container. Its
         # whole root may be on the tomb.
@@ -272,7 +302,7 @@ def take_away_elsewhere(devices: list[str], flags: int = 0) -> int:
     count = 0
     for pid, namespace in list(_others()):
         # The process may be gone, its namespace with it.
-        with suppress(OSError):
+        with suppress(OSError, ImmudError):
             if of(devices, mountinfo.read(pid, proc)):
                 kernel.setns(namespace)
                 count += take_away(devices, flags, proc)

@@ -2,8 +2,8 @@
 
 A mount over /var/home would hide the one at /var/home/alice. So the inner one is taken away before
 the outer one is moved into place, and mounted again on top of it by its own owner, which finds that
-the ground it stood on is another. The same when the outer one is pulled out. It stays unlocked all
-the time, and who has its files open keeps them.
+the ground it stood on is another. The same when the outer one is pulled out, and for what is in its
+place while it is away. It stays unlocked all the time, and who has its files open keeps them.
 """
 
 import asyncio
@@ -20,12 +20,8 @@ from immud.tomb.volume import Volume
 
 def ground(table: tuple[MountEntry, ...], target: str) -> int:
     """The id of the mount that the directory of `target` is on, whatever is mounted at `target`."""
-    at = target
-    while at != "/":
-        at = os.path.dirname(at)
-        if found := mountinfo.top(table, at):
-            return found.id
-    return 0
+    passed = mountinfo.way(table, os.path.dirname(target))
+    return passed[-1].id if passed else 0
 
 
 def depth(target: str) -> int:
@@ -76,16 +72,26 @@ class Nest:
         await self._outer()
         async with self._turn:
             self.settle()
-            open_inside = [
-                (nest, mapping) for nest in self.inner() if (mapping := nest.volume.state().mounted)
-            ]
-            below = [number for nest, m in open_inside for number in nest.volume.devices(m)]
+            return await self._cleared(mount, arguments, timeout)
+
+    async def beneath(self, mount: Callable[..., Any], *arguments: Any, timeout: float) -> Any:
+        """The same for what the volume is going to be mounted over, which waits for no other."""
+        async with self._turn:
+            return await self._cleared(mount, arguments, timeout)
+
+    async def _cleared(
+        self, mount: Callable[..., Any], arguments: tuple[Any, ...], timeout: float
+    ) -> Any:
+        open_inside = [
+            (nest, mapping) for nest in self.inner() if (mapping := nest.volume.state().mounted)
+        ]
+        below = [number for nest, m in open_inside for number in nest.volume.devices(m)]
+        for nest, _ in open_inside:
+            # Their owners may notice in the middle of it.
+            nest._ground = 0
+        try:
+            return await in_child(mount, *arguments, below, timeout=timeout)
+        finally:
             for nest, _ in open_inside:
-                # Their owners may notice in the middle of it.
-                nest._ground = 0
-            try:
-                return await in_child(mount, *arguments, below, timeout=timeout)
-            finally:
-                for nest, _ in open_inside:
-                    if nest.volume.state().mounted:
-                        nest.settle()
+                if nest.volume.state().mounted:
+                    nest.settle()

@@ -9,6 +9,7 @@ import stat
 
 from immud.early import kernel
 from immud.errors import ImmudError
+from immud.watch import table
 
 _AS_IT_IS = kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 LINKS = 40
@@ -19,8 +20,8 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 def settled(path: str) -> str:
     """`path` with the links that root alone could have made followed, as the mount table has it.
 
-    From the first directory on that others can change it is left as it is, links and all, for
-    `opened` to refuse.
+    From the first directory on that others can change, or that a server may keep us waiting for,
+    it is left as it is, links and all, for `opened` to refuse.
     """
     return _settled(path, LINKS)[0]
 
@@ -30,6 +31,8 @@ def _settled(path: str, links: int) -> tuple[str, bool]:
     real, names = "/", [name for name in path.split("/") if name]
     for at, name in enumerate(names):
         step = os.path.join(real, name)
+        if table.served(step):
+            return os.path.join(step, *names[at + 1 :]), False
         try:
             link = os.readlink(step)
         except OSError:  # no link, or nothing yet

@@ -22,7 +22,7 @@ def of(device: str) -> Pin:
     """
     with header.copied(device) as copy:
         pin = shown(copy.header)
-    require(device, pin, None)
+    require("", device, pin, None)
     return pin
 
 
@@ -33,23 +33,29 @@ def shown(header: libcryptsetup.Header) -> Pin:
     return from_luks1(header.dump(), header.uuid, header.cipher, header.offset, header.key_size)
 
 
-def require(device: str, found: Pin, pinned: Pin | None) -> None:
-    """Raises WrongVolume unless the volume found is fit to open and, where one is, the pinned."""
+def require(name: str, device: str, found: Pin, pinned: Pin | None) -> None:
+    """Raises WrongVolume unless the volume found is fit to open and, where one is, the pinned
+    one of tomb `name`.
+    """
     if reason := _refusal(found):
-        raise WrongVolume(
-            f"The volume on {device} is not opened: {reason}, whatever it says it is. "
-            "If it ever was, copy nothing to it."
-        )
+        raise WrongVolume(f"Refusing to open {device}: {reason}.")
     if pinned and (said := differences(pinned, found)):
-        raise wrong(device, "; ".join(said))
+        raise wrong(name, device, "; ".join(said))
 
 
-def wrong(device: str, how: str) -> WrongVolume:
+def wrong(name: str, device: str, how: str) -> WrongVolume:
     """The error about a drive that is not the enrolled one, and `how` that shows."""
+    # What is in a file on a drive is not enrolled: it is pinned again as it is opened.
+    again = f"rm {path(name)}" if device.startswith("/dev/loop") else enrol(name, device)
     return WrongVolume(
-        f"The drive {device} answers to the name, but is not the enrolled one: {how}. "
-        "Only if you yourself have made it anew, enrol it again: immud tomb enrol"
+        f"{device} matches the tomb's identifiers but is not the enrolled volume: {how}. "
+        f"If you recreated it yourself: {again}"
     )
+
+
+def enrol(name: str, device: str) -> str:
+    """The command that pins tomb `name` to the volume on `device`."""
+    return f"immud tomb enrol {device}" + (f" --name {name}" if name != "home" else "")
 
 
 def path(name: str) -> str:
@@ -71,7 +77,7 @@ def read(name: str) -> Pin | None:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise ImmudError(
             f"{path(name)}, which says which volume tomb {name} is, cannot be read: {reason}. "
-            "With the right drive plugged in, enrol it again: immud tomb enrol"
+            f"With the right drive plugged in, enrol it again: {enrol(name, 'DEVICE')}"
         ) from error
 
 

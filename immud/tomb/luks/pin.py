@@ -145,10 +145,11 @@ def unencrypted(cipher: str) -> bool:
 
 
 def refusal(found: Pin) -> str:
-    """Why a volume is not opened whatever is pinned, as the end of a sentence; mostly empty."""
+    """Why a volume is not opened whatever is pinned, as the end of a text; mostly empty."""
     segment = dict(found.segment)
     if segment["type"] != "crypt" or unencrypted(found.cipher):
-        return f"it is not encrypted ({found.cipher or segment['type']})"
+        how = found.cipher or segment["type"]
+        return f"it is not encrypted ({how}). Do not store anything on it"
     if any(name.startswith("integrity") for name in segment):
         return "its sectors are authenticated (dm-integrity), which immud does not open"
     return ""

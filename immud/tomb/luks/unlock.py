@@ -185,7 +185,7 @@ def _expected(request: Request, copy: header.Copy) -> Pin:
     """The pin of the copied header, which is fit to be opened, and now complete."""
     found = identity.shown(copy.header)
     pinned = identity.read(request.tomb)
-    identity.require(request.device, found, pinned)
+    identity.require(request.tomb, request.device, found, pinned)
     copy.complete()
     return pinned or found
 
@@ -209,9 +209,8 @@ def _compare(request: Request, pin: Pin) -> Answer:
     table = dm.crypt(request.mapping)
     wanted = dm.Crypt(pin.cipher, pin.iv_tweak, request.number, pin.offset, pin.sector_size)
     if table is None or table != wanted or unencrypted(table.cipher):
-        raise identity.wrong(
-            request.device, f"the kernel decrypts it as {table or 'nothing'} instead of {wanted}"
-        )
+        how = f"the kernel decrypts it as {table or 'nothing'} instead of {wanted}"
+        raise identity.wrong(request.tomb, request.device, how)
     node = dm.node(request.mapping)
     fs_type, uuid = blkid.probe(node, tuple(FILE_SYSTEMS))
     if not fs_type:
@@ -220,9 +219,8 @@ def _compare(request: Request, pin: Pin) -> Answer:
             f"{', '.join(FILE_SYSTEMS)}. Make one with: mkfs.ext4 /dev/mapper/{request.mapping}"
         )
     if pin.file_system and pin.file_system != uuid:
-        raise identity.wrong(
-            request.device, f"the file system in it is {uuid} and not {pin.file_system}"
-        )
+        how = f"the file system in it is {uuid} and not {pin.file_system}"
+        raise identity.wrong(request.tomb, request.device, how)
     pinned = _pin(request.tomb, pin, uuid)
     return request.mapping, fs_type, uuid, pinned, check.is_sound(fs_type, node)
 
