@@ -3,8 +3,7 @@
 import asyncio
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from immud.tomb.drives.drive import number_of
 from immud.watch.devices import Device
 from tests.support.namespaces import in_namespace
 from tests.support.process import run
+from tests.support.waiting import until
 
 
 @contextmanager
@@ -112,14 +112,6 @@ async def first_bytes(node: str, fstype: str, *, readonly: bool) -> tuple[bytes,
             return os.pread(fd, 4, 0), said
         finally:
             os.close(fd)
-
-
-def until(true: Callable[[], bool]) -> None:
-    """What the kernel does when a process has ended, it does in its own time."""
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("fstype", ["ext4", "xfs"])

@@ -2,14 +2,16 @@
 
 import encodings.ascii  # noqa: F401 - the tree that is looked at has none
 import os
+import stat
 import subprocess
 from pathlib import Path
 
 from immud.early import mountinfo
 from immud.early.mountinfo import MountEntry
-from immud.watch.system import stopped
+from immud.watch.system import _name, stopped
 from tests.support.namespaces import enter_root, namespaced
 from tests.support.stock import mount_image, stock_image
+from tests.support.waiting import until
 
 
 def sysfs(where: Path) -> tuple[str, Path]:
@@ -54,9 +56,26 @@ def test_an_error_of_long_ago_is_no_reason(tmp_path: Path) -> None:
         _, files = sysfs(where)
         # errors=continue: on record, and written to all the same
         (files / "trigger_fs_error").write_text("for a test\n")
-        assert int((files / "errors_count").read_text()) > 0
+        # The kernel goes on first, and counts it in a work queue.
+        until(lambda: int((files / "errors_count").read_text()) > 0)
         subprocess.run(["mount", "--rbind", "/sys", where / "sys"], check=True)
         enter_root(str(where))
         assert stopped(mountinfo.read()) == frozenset()
 
     namespaced(work)
+
+
+def test_the_kernel_has_names_of_its_own_for_what_is_mapped(tmp_path: Path) -> None:
+    number = min(os.listdir("/sys/dev/block"))
+    major, minor = map(int, number.split(":"))
+    mapped = tmp_path / "sda3_crypt"
+    os.mknod(mapped, stat.S_IFBLK | 0o600, os.makedev(major, minor))
+    # A btrfs has a number that is no device's.
+    entry = MountEntry(
+        id=1, parent=0, dev="0:9999", root="/", target="/", options="rw", fstype="btrfs",
+        source=str(mapped), super_options="rw",
+    )  # fmt: skip
+    name = os.path.basename(os.readlink(f"/sys/dev/block/{number}"))
+    assert _name(entry) == name
+    entry.source = "/dev/mapper/gone"
+    assert _name(entry) == "gone"
