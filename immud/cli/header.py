@@ -47,7 +47,7 @@ def recovery_key(arguments: Namespace) -> int:
 def header_backup(arguments: Namespace) -> int:
     """Write the LUKS header to a file."""
     tomb, device = _found("header-backup", arguments)
-    from immud.make.header import back_up, lasting_name  # noqa: PLC0415 - as above
+    from immud.make.header import back_up, in_memory, lasting_name  # noqa: PLC0415 - as above
 
     file = os.path.abspath(arguments.file)
     asyncio.run(back_up(device.devnode, file))
@@ -67,6 +67,8 @@ def header_backup(arguments: Namespace) -> int:
             "then it may have another name, and another drive may have this one: check with lsblk "
             "first."
         )
+    if in_memory(file):
+        print("It is in memory there: copy it to another drive before you power off.")
     return 0
 
 

@@ -7,9 +7,12 @@ and the pin stays what it is.
 import json
 import os
 import re
+import shutil
+import tempfile
 from contextlib import suppress
 
 from immud.early import kernel, mountinfo
+from immud.early.mountinfo import MountEntry
 from immud.errors import ImmudError, TargetExists, WrongKey
 from immud.make.secret import passed
 from immud.run import CommandFailed, run
@@ -101,32 +104,49 @@ async def back_up(device: str, file: str) -> None:
 
     Raises TargetExists where there is one, ImmudError where it would be on the drive itself.
     """
-    directory = os.path.dirname(os.path.abspath(file))
+    directory, name = os.path.split(os.path.abspath(file))
     if os.path.lexists(file):
         raise TargetExists(f"{file} is there already; choose another name. Nothing was changed.")
     if not os.path.isdir(directory):
         raise ImmudError(f"{directory} is no directory; make it first. Nothing was changed.")
-    if _disk(device) in {_disk_of(number) for number in stack(_number_at(directory))}:
+    if _disk(device) in {_disk_of(number) for number in stack(device_of(_mount_of(directory)))}:
         raise ImmudError(
             f"{directory} is on the drive of the tomb itself, and would be lost with it; "
             "choose a place on another drive. Nothing was changed."
         )
-    aside = os.path.join(directory, f".{os.path.basename(file)}.new")
-    with suppress(FileNotFoundError):
-        os.unlink(aside)
-    try:
+    # cryptsetup wants a name to write to, and in a directory of somebody else's a name may be
+    # another file's by the time that it is used.
+    with tempfile.TemporaryDirectory(prefix="immud-", dir="/run") as private:
+        made = f"{private}/header"
         await run(
             *("cryptsetup", "luksHeaderBackup", "--batch-mode", device),
-            *("--header-backup-file", aside),
+            *("--header-backup-file", made),
         )
-        os.chmod(aside, 0o600)
-        _flush(aside)
-        kernel.renameat2(aside, file, kernel.RENAME_NOREPLACE)
+        to = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _place(made, to, name)
+        finally:
+            os.close(to)
+
+
+def _place(made: str, directory: int, name: str) -> None:
+    """Copy `made` to a new file, whole and flushed, or leave none."""
+    aside = f".{name}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(aside, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    copy = os.open(aside, flags, 0o600, dir_fd=directory)
+    try:
+        with open(made, "rb") as source, open(copy, "wb") as file:
+            shutil.copyfileobj(source, file)
+            file.flush()
+            os.fsync(file.fileno())
+        kernel.renameat2(aside, name, kernel.RENAME_NOREPLACE, dir_fd=directory)
     except BaseException:
         with suppress(FileNotFoundError):
-            os.unlink(aside)
+            os.unlink(aside, dir_fd=directory)
         raise
-    _flush(directory)
+    os.fsync(directory)
 
 
 def lasting_name(device: str, names: str = "/dev/disk") -> str:
@@ -144,21 +164,19 @@ def lasting_name(device: str, names: str = "/dev/disk") -> str:
     return ""
 
 
-def _flush(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def in_memory(file: str) -> bool:
+    """Whether `file` is on a file system that is gone at power-off."""
+    return _mount_of(os.path.dirname(os.path.abspath(file))).fstype in ("tmpfs", "ramfs")
 
 
-def _number_at(directory: str) -> str:
-    """The block device that a directory is on, empty where that is none."""
+def _mount_of(directory: str) -> MountEntry:
+    """The mount that a directory is on. Raises ImmudError."""
     path, table = os.path.realpath(directory), mountinfo.read()
-    while True:
-        if entry := mountinfo.top(table, path):
-            return device_of(entry)
+    while (entry := mountinfo.top(table, path)) is None:
+        if path == "/":
+            raise ImmudError("/ is no mount, as in some chroots; do this from outside of it.")
         path = os.path.dirname(path)
+    return entry
 
 
 def _disk(device: str) -> str:

@@ -16,6 +16,7 @@ from immud.errors import ImmudError, TargetExists, UsageError, WrongKey
 from immud.make import header, secret
 from immud.make.find import has_header, only
 from immud.model import TombConfig
+from immud.run import run
 from immud.tomb.luks import identity
 from immud.watch.devices import Device
 from tests.kernel.test_make import CHEAP, KEY, drive, luks
@@ -103,6 +104,7 @@ def test_a_backup_is_whole_private_and_elsewhere(tmp_path: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert identity.of(str(file)) == identity.of(node)
         assert os.listdir(other) == ["header"]
+        assert header.in_memory(str(file))
         before = file.read_bytes()
         with pytest.raises(TargetExists, match="another name"):
             asyncio.run(header.back_up(node, str(file)))
@@ -114,6 +116,31 @@ def test_a_backup_is_whole_private_and_elsewhere(tmp_path: Path) -> None:
         restore = ["cryptsetup", "luksHeaderRestore", "--batch-mode", node]
         subprocess.run([*restore, "--header-backup-file", str(file)], check=True)
         assert opens(node, KEY)
+
+
+@in_namespace
+def test_a_backup_goes_to_no_other_file_by_a_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, victim = tmp_path / "theirs", tmp_path / "victim"
+    theirs.mkdir()
+    victim.write_text("as it was")
+    victim.chmod(0o644)
+
+    async def then_links(*command: str) -> object:
+        done = await run(*command)
+        for name in {*os.listdir(theirs), ".header.new"}:
+            (theirs / name).unlink(missing_ok=True)
+            (theirs / name).symlink_to(victim)
+        return done
+
+    monkeypatch.setattr(header, "run", then_links)
+    with drive(tmp_path / "image") as node:
+        luks(node)
+        asyncio.run(header.back_up(node, str(theirs / "header")))
+        assert identity.of(str(theirs / "header")) == identity.of(node)
+    assert (victim.read_text(), stat.S_IMODE(victim.stat().st_mode)) == ("as it was", 0o644)
+    assert os.listdir(theirs) == ["header"]
 
 
 @pytest.mark.parametrize("names", [("by-id", "by-partuuid"), ("by-id",), ()])
@@ -155,6 +182,7 @@ def test_a_backup_on_the_drive_itself_is_refused(tmp_path: Path) -> None:
         subprocess.run(["mkfs.ext4", "-q", node], check=True)
         kernel.mount(node, str(place), "ext4", 0)
         try:
+            assert not header.in_memory(str(place / "header"))
             with pytest.raises(ImmudError, match="would be lost with it"):
                 asyncio.run(header.back_up(node, str(place / "header")))
             assert os.listdir(place) == ["lost+found"]
