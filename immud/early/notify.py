@@ -15,11 +15,13 @@ def notify(**variables: str | int) -> bool:
         return False
     if address.startswith("@"):
         address = "\0" + address[1:]
-    text = "\n".join(f"{name}={value}" for name, value in variables.items())
+    # Each is one line, whatever is in it: the name of somebody's process may be "\nSTOPPING=1".
+    lines = (f"{name}={value}".replace("\n", " ") for name, value in variables.items())
+    data = "\n".join(lines).encode(errors="backslashreplace")
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(address)
-        sock.send(text.encode(), _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
+        sock.send(data, _socket.MSG_NOSIGNAL | _socket.MSG_DONTWAIT)
     except OSError:
         return False
     finally:

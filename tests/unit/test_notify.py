@@ -26,6 +26,10 @@ def test_the_manager_receives_assignments(
             "STATUS=Immutable; no tomb is open.",
             f"MAINPID={os.getpid()}",
         ]
+        assert notify.status("tomb home waits for a\nSTOPPING=1 (pid 7), \udcff (pid 8)")
+        assert manager.recv(4096) == (
+            b"STATUS=tomb home waits for a STOPPING=1 (pid 7), \\udcff (pid 8)"
+        )
         assert notify.more_time(30)
         assert manager.recv(4096) == b"EXTEND_TIMEOUT_USEC=30000000"
 
