@@ -9,7 +9,8 @@ import stat
 from collections.abc import Iterator
 
 from immud.model import Holder
-from immud.tomb.holders import cgroup_of, sentence, unit_of
+from immud.processes import command, read, unit
+from immud.tomb.holders import sentence
 
 _MAP_FIELDS = 6  # address, permissions, offset, device, inode, path: proc_pid_maps(5)
 
@@ -23,9 +24,8 @@ def of(paths: tuple[str, ...]) -> tuple[str, ...]:
         try:
             how = next(_ways(pid, paths), "")
             if how:
-                unit = unit_of(cgroup_of(_read(f"/proc/{pid}/cgroup")))
                 uid = os.stat(f"/proc/{pid}").st_uid
-                holder = Holder(pid, uid, _read(f"/proc/{pid}/comm").strip(), unit, how)
+                holder = Holder(pid, uid, command(pid), unit(pid), how)
                 found.append(sentence([holder]))
         except OSError:
             continue  # it ended while we looked
@@ -43,7 +43,7 @@ def _ways(pid: int, paths: tuple[str, ...]) -> Iterator[str]:
                 yield f"open: {name}"
         except FileNotFoundError:
             continue  # it was closed meanwhile
-    for line in _read(f"/proc/{pid}/maps").splitlines():
+    for line in read(f"/proc/{pid}/maps").splitlines():
         fields = line.split(maxsplit=_MAP_FIELDS - 1)
         shared = len(fields) == _MAP_FIELDS and "w" in fields[1] and "s" in fields[1]
         if shared and _below(fields[5], paths):
@@ -54,7 +54,7 @@ def _writes(pid: int, fd: str) -> bool:
     """Whether a file is open for writing, or is a directory, in which files can be made."""
     if stat.S_ISDIR(os.stat(f"/proc/{pid}/fd/{fd}").st_mode):
         return True
-    for line in _read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
+    for line in read(f"/proc/{pid}/fdinfo/{fd}").splitlines():
         if line.startswith("flags:"):
             return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY
     return False
@@ -62,8 +62,3 @@ def _writes(pid: int, fd: str) -> bool:
 
 def _below(name: str, paths: tuple[str, ...]) -> bool:
     return any(name == path or name.startswith(f"{path}/") for path in paths)
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()

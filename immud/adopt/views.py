@@ -10,6 +10,7 @@ import os
 from immud.adopt.facts import View
 from immud.early import mountinfo
 from immud.early.mountinfo import MountEntry
+from immud.processes import command, unit
 
 _Seen = tuple[str, str, str, bool]
 
@@ -26,7 +27,9 @@ def others(paths: tuple[str, ...], mounts: tuple[MountEntry, ...]) -> tuple[View
                 continue
             namespaces.add(namespace)
             theirs = {mount.target for mount in mountinfo.read(pid) if _seen(mount) not in usual}
-            found += [View(path, pid, _name(pid)) for path in paths if path in theirs]
+            found += [
+                View(path, pid, unit(pid) or command(pid)) for path in paths if path in theirs
+            ]
         except OSError:
             continue  # it ended while we looked: ENOENT, ESRCH, or EINVAL of its mountinfo
     return tuple(found)
@@ -34,14 +37,3 @@ def others(paths: tuple[str, ...], mounts: tuple[MountEntry, ...]) -> tuple[View
 
 def _seen(mount: MountEntry) -> _Seen:
     return (mount.target, mount.dev, mount.root, mount.read_only)
-
-
-def _name(pid: int) -> str:
-    """The service a process belongs to, or its command's name."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            for part in reversed(line.strip().split("/")):
-                if part.endswith(".service"):
-                    return part
-    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-        return file.read().strip()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from immud.child import in_child
 from immud.model import Holder
+from immud.processes import cgroup_of, read, unit_of, whole
 from immud.tomb.fs import mounts
 from immud.watch import statmount
 
@@ -22,42 +23,6 @@ Device = tuple[int, int]
 Found = tuple[int, int, str, str, str]
 
 CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
-CONTAINERS = ("docker-", "libpod-", "crio-", "cri-containerd-", "machine-", "lxc")
-
-
-def cgroup_of(text: str) -> str:
-    """The control group in a `/proc/PID/cgroup` (cgroups(7)): the unified one, or systemd's."""
-    found = {}
-    for line in text.splitlines():
-        _, controllers, path = line.split(":", 2)
-        found[controllers] = path
-    unified = found.get("", "/")
-    return unified if unified != "/" else found.get("name=systemd", "/")
-
-
-def unit_of(cgroup: str) -> str:
-    """The innermost systemd unit of a control group, empty where it is in none."""
-    for name in reversed(cgroup.split("/")):
-        if name.endswith((".service", ".scope")):
-            return name
-    return ""
-
-
-def whole(cgroup: str) -> str:
-    """The control group that ends with its holder, or empty where only the process may.
-
-    A login session (`session-3.scope`), a user manager with all it started
-    (`user@1000.service`), a container or a machine. System services are none of these.
-    """
-    parts = cgroup.split("/")
-    for at, name in enumerate(parts):
-        session = name.startswith("session-") and name.endswith(".scope")
-        manager = name.startswith("user@") and name.endswith(".service")
-        container = name.endswith(".scope") and name.startswith(CONTAINERS)
-        machine = at > 1 and parts[at - 1] == "machine.slice" and "." in name
-        if session or manager or container or machine:
-            return "/".join(parts[: at + 1])
-    return ""
 
 
 def maps_name(text: str, devices: Iterable[Device]) -> bool:
@@ -72,11 +37,6 @@ def sentence(holders: Iterable[Holder]) -> str:
         for h in holders
     ]
     return ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
 
 
 def _processes() -> Iterator[int]:
@@ -139,7 +99,7 @@ def _how(pid: int, wanted: _Wanted) -> str:
         with suppress(FileNotFoundError):
             if _on(f"{where}/fd/{fd}", wanted):
                 return "open file"
-    if wanted.maps and maps_name(_read(f"{where}/maps"), wanted.devices):
+    if wanted.maps and maps_name(read(f"{where}/maps"), wanted.devices):
         return "mapped file"
     inside = wanted.namespaces and os.readlink(f"{where}/ns/mnt") in wanted.namespaces
     return "mount namespace" if inside else ""
@@ -217,8 +177,8 @@ def _look(wanted: _Wanted) -> list[Found]:
         with suppress(OSError):
             if how := _how(pid, wanted):
                 uid = os.stat(f"/proc/{pid}").st_uid
-                command = _read(f"/proc/{pid}/comm").strip()
-                cgroup = cgroup_of(_read(f"/proc/{pid}/cgroup"))
+                command = read(f"/proc/{pid}/comm").strip()
+                cgroup = cgroup_of(read(f"/proc/{pid}/cgroup"))
                 found.append((pid, uid, command, cgroup, how))
     return found
 
@@ -241,7 +201,7 @@ class Holders:
 
     def groups(self) -> frozenset[str]:
         """The control groups that are to end as a whole, never one this daemon is in."""
-        ours = cgroup_of(_read("/proc/self/cgroup")) + "/"
+        ours = cgroup_of(read("/proc/self/cgroup")) + "/"
         found = {whole(cgroup) for _, _, _, cgroup, _ in self._found} - {""}
         return frozenset(group for group in found if not ours.startswith(f"{group}/"))
 
@@ -283,7 +243,7 @@ def _end_group(group: str, number: int) -> set[int]:
             pids = set()
             for directory, _, _ in os.walk(where):
                 with suppress(OSError):
-                    pids |= {int(pid) for pid in _read(f"{directory}/cgroup.procs").split()}
+                    pids |= {int(pid) for pid in read(f"{directory}/cgroup.procs").split()}
             if number == signal.SIGKILL:
                 # Linux 5.14, cgroup v2; otherwise one by one, as the caller does anyway.
                 with suppress(OSError), open(f"{where}/cgroup.kill", "w", encoding="ascii") as file:

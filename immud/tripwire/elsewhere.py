@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from immud.early import mountinfo, namespaces
 from immud.model import Breach
-from immud.tomb.holders import cgroup_of, unit_of
+from immud.processes import command, unit
 from immud.tripwire.rule import Broken, Expected, judge_other
 
 Sight = tuple[str, str, str, str, int, int, str, str]
@@ -75,17 +75,3 @@ def _ways_in(pid: int, namespace: int, expected: Expected) -> Iterator[Broken]:
         # Asked last, of the few: it goes through the whole table.
         if broken and mountinfo.top(entries, entry.target) is entry:
             yield broken
-
-
-def command(pid: int) -> str:
-    """The name of a process, empty where it has ended."""
-    with suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-        return file.read().strip()
-    return ""
-
-
-def unit(pid: int) -> str:
-    """The unit a process belongs to, the innermost; empty where it has ended or is in none."""
-    with suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-        return unit_of(cgroup_of(file.read()))
-    return ""

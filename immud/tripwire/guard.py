@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from immud import log
+from immud import log, processes
 from immud.child import in_child
 from immud.early.facts import Facts
 from immud.early.observe import Observed
@@ -338,7 +338,7 @@ class Guard:
 
 
 def _who(pid: int) -> Who:
-    return pid, elsewhere.command(pid), elsewhere.unit(pid)
+    return pid, processes.command(pid), processes.unit(pid)
 
 
 def _fields(finding: Finding) -> dict[str, object]:

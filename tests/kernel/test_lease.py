@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from immud import processes
 from immud.early import kernel
 from immud.lease import leftover, record
 from immud.lease import namespace as trial
-from immud.tripwire import elsewhere
 from tests.kernel.test_tripwire_elsewhere import WRITABLE, process
 from tests.support.namespaces import forked, in_namespace
 
@@ -23,7 +23,7 @@ def has_ended(pid: int) -> bool:
 def test_what_is_in_the_namespace_is_killed_and_nothing_else() -> None:
     kernel.mount_setattr("/", set_=kernel.MOUNT_ATTR_RDONLY)
     with process() as other, process("/", WRITABLE) as pid:
-        assert leftover.kill(namespace(pid), "x") == [elsewhere.command(other)]
+        assert leftover.kill(namespace(pid), "x") == [processes.command(other)]
         assert (has_ended(pid), has_ended(other)) == (True, False)
 
 

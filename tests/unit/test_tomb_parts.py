@@ -8,8 +8,9 @@ import pytest
 
 from immud.errors import ImmudError
 from immud.model import Holder
+from immud.processes import cgroup_of, unit_of, whole
 from immud.tomb import secret
-from immud.tomb.holders import cgroup_of, maps_name, sentence, unit_of, whole
+from immud.tomb.holders import maps_name, sentence
 from immud.tomb.luks import dm
 from immud.tomb.luks.unlock import check_key
 

@@ -7,6 +7,7 @@ from unittest.mock import AsyncMock
 
 import pytest
 
+from immud import processes
 from immud.child import ChildTimeout
 from immud.early import mountinfo
 from immud.early.facts import Facts
@@ -83,4 +84,4 @@ def test_the_unit_of_a_process_in_both_hierarchies(
     groups: str, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(groups))
-    assert elsewhere.unit(7) == unit
+    assert processes.unit(7) == unit
