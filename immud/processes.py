@@ -6,15 +6,16 @@ CONTAINERS = ("docker-", "libpod-", "crio-", "cri-containerd-", "machine-", "lxc
 
 
 def read(path: str) -> str:
-    """A file of /proc, whatever bytes are in it. Raises OSError where the process has ended."""
+    """A file of /proc, whatever bytes are in it (PEP 383). Raises OSError where it has ended."""
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
 
 
 def command(pid: int) -> str:
-    """The name of a process, empty where it has ended."""
+    """The name that a process gave itself, made printable; empty where it has ended."""
     with suppress(OSError):
-        return read(f"/proc/{pid}/comm").strip()
+        name = read(f"/proc/{pid}/comm").strip()
+        return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return ""
 
 

@@ -23,9 +23,9 @@ def of(paths: tuple[str, ...]) -> tuple[str, ...]:
             continue
         try:
             how = next(_ways(pid, paths), "")
-            if how:
+            if how and (name := command(pid)):
                 uid = os.stat(f"/proc/{pid}").st_uid
-                holder = Holder(pid, uid, command(pid), unit(pid), how)
+                holder = Holder(pid, uid, name, unit(pid), how)
                 found.append(sentence([holder]))
         except OSError:
             continue  # it ended while we looked

@@ -27,9 +27,9 @@ def others(paths: tuple[str, ...], mounts: tuple[MountEntry, ...]) -> tuple[View
                 continue
             namespaces.add(namespace)
             theirs = {mount.target for mount in mountinfo.read(pid) if _seen(mount) not in usual}
-            found += [
-                View(path, pid, unit(pid) or command(pid)) for path in paths if path in theirs
-            ]
+            # Without a name it has ended, and its view with it.
+            if name := unit(pid) or command(pid):
+                found += [View(path, pid, name) for path in paths if path in theirs]
         except OSError:
             continue  # it ended while we looked: ENOENT, ESRCH, or EINVAL of its mountinfo
     return tuple(found)

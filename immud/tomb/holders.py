@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from immud.child import in_child
 from immud.model import Holder
-from immud.processes import cgroup_of, read, unit_of, whole
+from immud.processes import cgroup_of, command, read, unit_of, whole
 from immud.tomb.fs import mounts
 from immud.watch import statmount
 
@@ -177,9 +177,8 @@ def _look(wanted: _Wanted) -> list[Found]:
         with suppress(OSError):
             if how := _how(pid, wanted):
                 uid = os.stat(f"/proc/{pid}").st_uid
-                command = read(f"/proc/{pid}/comm").strip()
                 cgroup = cgroup_of(read(f"/proc/{pid}/cgroup"))
-                found.append((pid, uid, command, cgroup, how))
+                found.append((pid, uid, command(pid), cgroup, how))
     return found
 
 

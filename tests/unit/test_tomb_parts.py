@@ -8,7 +8,6 @@ import pytest
 
 from immud.errors import ImmudError
 from immud.model import Holder
-from immud.processes import cgroup_of, unit_of, whole
 from immud.tomb import secret
 from immud.tomb.holders import maps_name, sentence
 from immud.tomb.luks import dm
@@ -63,42 +62,6 @@ def test_the_request_is_laid_out_as_the_kernel_has_it() -> None:
 def test_a_crypt_table_is_read_around_its_key(table: str, crypt: dm.Crypt) -> None:
     text = f"aes-xts-plain64 {table}".encode()
     assert dm.parse_crypt(bytearray(b"12345" + text + b"\0more"), 5, 5 + len(text)) == crypt
-
-
-USER = "/user.slice/user-1000.slice"
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "unit", "group"),
-    [
-        (f"{USER}/session-3.scope", "session-3.scope", f"{USER}/session-3.scope"),
-        (
-            f"{USER}/user@1000.service/app.slice/gnome.service",
-            "gnome.service",
-            f"{USER}/user@1000.service",
-        ),
-        ("/system.slice/cron.service", "cron.service", ""),
-        ("/system.slice/docker-12ab.scope", "docker-12ab.scope", "/system.slice/docker-12ab.scope"),
-        (
-            "/machine.slice/systemd-nspawn@x.service/payload/init.scope",
-            "init.scope",
-            "/machine.slice/systemd-nspawn@x.service",
-        ),
-        ("/init.scope", "init.scope", ""),
-        ("/", "", ""),
-        ("/system.slice/system-getty.slice/getty@tty1.service", "getty@tty1.service", ""),
-        ("/system.slice/session-helper.service", "session-helper.service", ""),
-    ],
-)
-def test_what_ends_as_a_whole(cgroup: str, unit: str, group: str) -> None:
-    assert (unit_of(cgroup), whole(cgroup)) == (unit, group)
-
-
-def test_the_control_group_is_read_on_both_hierarchies() -> None:
-    assert cgroup_of("0::/system.slice/a.service\n") == "/system.slice/a.service"
-    hybrid = "4:memory:/x\n1:name=systemd:/system.slice/b.service\n0::/\n"
-    assert cgroup_of(hybrid) == "/system.slice/b.service"
-    assert cgroup_of("0::/a:b.service\n") == "/a:b.service"
 
 
 def test_maps_are_searched_by_device() -> None:

@@ -1,13 +1,11 @@
 """Looking, as the daemon does it, where it cannot be done."""
 
 import asyncio
-import io
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
 
-from immud import processes
 from immud.child import ChildTimeout
 from immud.early import mountinfo
 from immud.early.facts import Facts
@@ -70,18 +68,3 @@ def test_a_long_table_is_gone_through_for_the_hits_alone(monkeypatch: pytest.Mon
     expected = Expected(trees=(Tree("/usr", True, DISK, "/usr", "rw"),))
     (broken,) = elsewhere._ways_in(1, 7, expected)
     assert (broken.path, asked) == ("/mnt/a", ["/mnt/a"])
-
-
-@pytest.mark.parametrize(
-    ("groups", "unit"),
-    [
-        ("0::/user.slice/user@1000.service/app.slice/x.scope/y\n", "x.scope"),
-        ("1:name=systemd:/system.slice/x.service\n0::/\n", "x.service"),
-        ("0::/\n", ""),
-    ],
-)
-def test_the_unit_of_a_process_in_both_hierarchies(
-    groups: str, unit: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(groups))
-    assert processes.unit(7) == unit
