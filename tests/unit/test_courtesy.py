@@ -22,9 +22,15 @@ def niceness() -> tuple[int, int]:
     return own, int(group.read_text().split()[-1]) if group.exists() else own
 
 
+def as_a_service() -> None:
+    """In a session of its own, and no nicer than others, whoever runs the tests."""
+    os.setsid()
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+
+
 def test_it_is_nice_inside_and_as_before_outside() -> None:
     def check() -> None:
-        os.setsid()  # a service's; the tests' own session stays as it is
+        as_a_service()
         with background():
             assert niceness() == (NICE, NICE)
         assert niceness() == (0, 0)
@@ -37,7 +43,7 @@ def test_it_is_nice_inside_and_as_before_outside() -> None:
 
 def test_it_is_in_haste_until_the_last_of_them_is_done() -> None:
     def check() -> None:
-        os.setsid()
+        as_a_service()
         first, second = haste(), haste()
         with first:
             second.__enter__()
@@ -55,7 +61,7 @@ def test_it_is_in_haste_until_the_last_of_them_is_done() -> None:
 
 def test_it_is_in_no_haste_while_it_waits() -> None:
     def check() -> None:
-        os.setsid()
+        as_a_service()
         os.setpriority(os.PRIO_PROCESS, 0, 5)
         with waiting():
             assert niceness()[0] == 5, "there was no haste"
@@ -80,7 +86,7 @@ def test_a_checker_is_in_no_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert niceness()[0] == HASTE
 
     def check() -> None:
-        os.setsid()
+        as_a_service()
         asyncio.run(run())
 
     forked(check)
