@@ -23,12 +23,16 @@ from immud.service import Changed
 
 
 class MemoryTomb:
-    """A tomb that opens when `gate` is set, for any passphrase but one with `wrong` in it."""
+    """A tomb that opens when `gate` is set, for any passphrase but one with `wrong` in it.
+
+    It begins to when `begun` is set: until then it is as it was.
+    """
 
     def __init__(self, service: "MemoryService", name: str) -> None:
         self._service = service
         self.view = TombView(name, TombState.PRESENT, uuid="0-1", mount_point="/var/home")
-        self.gate = asyncio.Event()
+        self.begun, self.gate = asyncio.Event(), asyncio.Event()
+        self.begun.set()
         self.gate.set()
         self.passphrases: list[bytes | None] = []
         self.options: list[Mapping[str, Any]] = []
@@ -43,6 +47,7 @@ class MemoryTomb:
         self.passphrases.append(passphrase)
 
         async def work(job: RunningJob) -> None:
+            await self.begun.wait()
             self.become(state=TombState.UNLOCKING)
             job.progress(0.5)
             try:

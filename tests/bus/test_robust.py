@@ -26,6 +26,7 @@ from immud.bus.link import Link
 from immud.bus.server import CALLS_PER_USER
 from immud.bus.standard import LIMITS_EXCEEDED
 from immud.bus.stream import Stream
+from immud.model import TombState
 from tests.bus.conftest import descriptors
 from tests.bus.memory import MemoryService
 from tests.bus.private import DAEMON, NOBODY, PrivateBus
@@ -49,7 +50,9 @@ async def test_a_thousand_reads(bus: PrivateBus, link: Link) -> None:
 async def test_two_clients_at_once_open_one_tomb(
     bus: PrivateBus, link: Link, service: MemoryService
 ) -> None:
-    service.now_tombs["home"].gate.clear()
+    home = service.now_tombs["home"]
+    home.begun.clear()
+    home.gate.clear()
     peers = [await Connection.open(bus.address) for _ in range(2)]
 
     async def open_tomb(peer: Connection) -> str:
@@ -59,7 +62,13 @@ async def test_two_clients_at_once_open_one_tomb(
 
     jobs = await asyncio.gather(*(open_tomb(peer) for peer in peers))
     assert sorted(jobs) == [f"{ROOT}/job/1", f"{ROOT}/job/2"]
-    service.now_tombs["home"].gate.set()
+    home.begun.set()
+    async with asyncio.timeout(10):
+        while home.view.state != TombState.UNLOCKING:
+            await asyncio.sleep(0)
+    with pytest.raises(BusError, match="unlocking"):
+        await open_tomb(peers[0])
+    home.gate.set()
     for peer, job in zip(peers, jobs, strict=True):
         assert await peer.call("org.immud1", ROOT, MANAGER, "WaitForJob", "ot", job, 0) == ["done"]
         peer.close()
